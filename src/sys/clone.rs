@@ -1,0 +1,100 @@
+//! clone3(2) and fork(2) of a single-threaded process, and pidfds.
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+
+use nix::unistd::Pid;
+
+use super::{check, check_fd, fs};
+
+/// Which side of a fork this is.
+pub enum Forked {
+    /// The new process.
+    Child,
+    /// The process that forked: the child's id and a descriptor for it.
+    Parent(Child),
+}
+
+/// A child process, held by a pidfd so that its number cannot come to mean another process.
+pub struct Child {
+    /// The process id as the parent sees it.
+    pub pid: Pid,
+    /// The pidfd, readable once the process has ended.
+    pub pidfd: OwnedFd,
+}
+
+/// How many threads this process has, from /proc/self/status; forking with more than one would
+/// leave locks of the others held in the child.
+pub fn thread_count() -> io::Result<usize> {
+    Ok(std::fs::read_dir("/proc/self/task")?.count())
+}
+
+/// clone3(2) (Linux 5.3) with `flags` (`CLONE_NEW*`) and a pidfd, otherwise as fork(2).
+///
+/// The caller must be single-threaded: that is what makes ordinary code, allocation included,
+/// sound in the child. The child gets SIGCHLD as its exit signal.
+pub fn clone3(flags: u64) -> io::Result<Forked> {
+    let mut pidfd: i32 = -1;
+    // SAFETY: clone_args is a plain structure for which all zeroes is a valid value.
+    let mut args: libc::clone_args = unsafe { std::mem::zeroed() };
+    args.flags = flags | libc::CLONE_PIDFD as u64;
+    args.pidfd = (&raw mut pidfd) as u64;
+    args.exit_signal = libc::SIGCHLD as u64;
+    // SAFETY: `args` is live and of the size passed. No CLONE_VM: the child has its own memory and
+    // the caller is single-threaded, so that it may go on as after fork(2).
+    let result = unsafe {
+        libc::syscall(libc::SYS_clone3, &raw const args, std::mem::size_of::<libc::clone_args>())
+    };
+    match result {
+        0 => Ok(Forked::Child),
+        pid if pid > 0 => {
+            Ok(Forked::Parent(Child { pid: Pid::from_raw(pid as i32), pidfd: fs::own(pidfd) }))
+        }
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// pidfd_send_signal(2) (Linux 5.1).
+pub fn send_signal(pidfd: impl AsFd, signal: i32) -> io::Result<()> {
+    // SAFETY: a plain system call; a null siginfo asks for what kill(2) would send.
+    check(unsafe {
+        libc::syscall(
+            libc::SYS_pidfd_send_signal,
+            pidfd.as_fd().as_raw_fd(),
+            signal,
+            std::ptr::null::<libc::siginfo_t>(),
+            0,
+        )
+    })
+}
+
+/// pidfd_open(2) (Linux 5.3).
+pub fn pidfd_open(pid: Pid) -> io::Result<OwnedFd> {
+    // SAFETY: a plain system call that returns a new descriptor.
+    check_fd(unsafe { libc::syscall(libc::SYS_pidfd_open, pid.as_raw(), 0) })
+}
+
+/// Ends this process at once, running nothing that was registered for its exit.
+pub fn exit_now(code: i32) -> ! {
+    // SAFETY: _exit(2) does not return and touches no memory.
+    unsafe { libc::_exit(code) }
+}
+
+/// close_range(2) (Linux 5.9) from `first` to the end, or `CLOSE_RANGE_CLOEXEC` where `on_exec`.
+pub fn close_from(first: u32, on_exec: bool) -> io::Result<()> {
+    let flags = if on_exec { libc::CLOSE_RANGE_CLOEXEC } else { 0 };
+    // SAFETY: with the flag, nothing is closed now. Without it, callers are about to execute
+    // another program or to run a loop that holds its own descriptors below `first`; no owner of
+    // a descriptor above it is used or dropped afterwards (the process ends by exec or _exit).
+    check(unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, flags) })
+}
+
+/// dup2(2) onto a number of the caller's choosing, which is not close-on-exec afterwards.
+pub fn place_at(fd: BorrowedFd<'_>, number: i32) -> io::Result<()> {
+    if fd.as_raw_fd() == number {
+        // SAFETY: clears FD_CLOEXEC on a borrowed descriptor.
+        return check(unsafe { libc::fcntl(number, libc::F_SETFD, 0) });
+    }
+    // SAFETY: the number is one of 0 to 3, which no OwnedFd of the calling process refers to.
+    check(unsafe { libc::dup2(fd.as_raw_fd(), number) })
+}

@@ -1,0 +1,199 @@
+//! Calls that change what this process may do: prctl(2), capset(2), keyctl(2), personality(2),
+//! execveat(2), and the file-mode creation mask.
+
+use std::convert::Infallible;
+use std::ffi::{CStr, CString};
+use std::io;
+
+use super::check;
+
+/// `_LINUX_CAPABILITY_VERSION_3`
+const CAPABILITY_VERSION: u32 = 0x2008_0522;
+
+#[repr(C)]
+struct CapHeader {
+    version: u32,
+    pid: i32,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy, Default)]
+struct CapData {
+    effective: u32,
+    permitted: u32,
+    inheritable: u32,
+}
+
+/// The effective, permitted and inheritable capability sets, a bit a capability.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct CapSets {
+    /// Effective.
+    pub effective: u64,
+    /// Permitted.
+    pub permitted: u64,
+    /// Inheritable.
+    pub inheritable: u64,
+}
+
+/// capget(2) for this thread.
+pub fn capabilities() -> io::Result<CapSets> {
+    let mut header = CapHeader { version: CAPABILITY_VERSION, pid: 0 };
+    let mut data = [CapData::default(); 2];
+    // SAFETY: version 3 of the call writes two elements, which `data` has.
+    check(unsafe { libc::syscall(libc::SYS_capget, &raw mut header, data.as_mut_ptr()) })?;
+    let join = |low: u32, high: u32| u64::from(low) | u64::from(high) << 32;
+    Ok(CapSets {
+        effective: join(data[0].effective, data[1].effective),
+        permitted: join(data[0].permitted, data[1].permitted),
+        inheritable: join(data[0].inheritable, data[1].inheritable),
+    })
+}
+
+/// capset(2) for this thread.
+pub fn set_capabilities(sets: CapSets) -> io::Result<()> {
+    let mut header = CapHeader { version: CAPABILITY_VERSION, pid: 0 };
+    let half = |shift: u32| CapData {
+        effective: (sets.effective >> shift) as u32,
+        permitted: (sets.permitted >> shift) as u32,
+        inheritable: (sets.inheritable >> shift) as u32,
+    };
+    let data = [half(0), half(32)];
+    // SAFETY: version 3 of the call reads two elements, which `data` has.
+    check(unsafe { libc::syscall(libc::SYS_capset, &raw mut header, data.as_ptr()) })
+}
+
+fn prctl(option: i32, arg2: u64, arg3: u64) -> io::Result<i32> {
+    // SAFETY: every option used in this file takes integers only.
+    let result = unsafe { libc::prctl(option, arg2, arg3, 0u64, 0u64) };
+    check(result)?;
+    Ok(result)
+}
+
+/// Whether the capability is in the bounding set; `EINVAL` for one that the kernel does not know.
+pub fn in_bounding_set(capability: u32) -> io::Result<bool> {
+    Ok(prctl(libc::PR_CAPBSET_READ, capability.into(), 0)? == 1)
+}
+
+/// Drops a capability from the bounding set.
+pub fn drop_from_bounding_set(capability: u32) -> io::Result<()> {
+    prctl(libc::PR_CAPBSET_DROP, capability.into(), 0).map(drop)
+}
+
+/// Raises a capability in the ambient set; it must be permitted and inheritable.
+pub fn raise_ambient(capability: u32) -> io::Result<()> {
+    prctl(libc::PR_CAP_AMBIENT, libc::PR_CAP_AMBIENT_RAISE as u64, capability.into()).map(drop)
+}
+
+/// Empties the ambient set.
+pub fn clear_ambient() -> io::Result<()> {
+    prctl(libc::PR_CAP_AMBIENT, libc::PR_CAP_AMBIENT_CLEAR_ALL as u64, 0).map(drop)
+}
+
+/// Sets the securebits (capabilities(7)).
+pub fn set_securebits(bits: u32) -> io::Result<()> {
+    prctl(libc::PR_SET_SECUREBITS, bits.into(), 0).map(drop)
+}
+
+/// The securebits.
+pub fn securebits() -> io::Result<u32> {
+    prctl(libc::PR_GET_SECUREBITS, 0, 0).map(|bits| bits as u32)
+}
+
+/// `PR_SET_NO_NEW_PRIVS`.
+pub fn set_no_new_privs() -> io::Result<()> {
+    prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0).map(drop)
+}
+
+/// `PR_SET_DUMPABLE` 0: no ptrace and no /proc/PID/{mem,exe,…} for others of the same user.
+pub fn set_undumpable() -> io::Result<()> {
+    prctl(libc::PR_SET_DUMPABLE, 0, 0).map(drop)
+}
+
+/// `PR_SET_PDEATHSIG`: the signal this process gets when the thread that made it ends.
+pub fn set_parent_death_signal(signal: i32) -> io::Result<()> {
+    prctl(libc::PR_SET_PDEATHSIG, signal as u64, 0).map(drop)
+}
+
+/// `PR_SET_NAME`: the name that ps(1) shows, at most 15 bytes.
+pub fn set_name(name: &CStr) -> io::Result<()> {
+    // SAFETY: the name is a live C string; the kernel copies at most 16 bytes of it.
+    check(unsafe { libc::prctl(libc::PR_SET_NAME, name.as_ptr(), 0u64, 0u64, 0u64) })
+}
+
+/// Joins a new anonymous session keyring (keyctl(2), `KEYCTL_JOIN_SESSION_KEYRING`), so that keys
+/// in the caller's are out of reach. A kernel without keyrings (`ENOSYS`) has none to hide.
+pub fn new_session_keyring() -> io::Result<()> {
+    const KEYCTL_JOIN_SESSION_KEYRING: i32 = 1;
+    // SAFETY: a null name asks for an anonymous keyring.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_keyctl,
+            KEYCTL_JOIN_SESSION_KEYRING,
+            std::ptr::null::<libc::c_char>(),
+        )
+    };
+    match check(result) {
+        Err(error) if error.raw_os_error() == Some(libc::ENOSYS) => Ok(()),
+        done => done,
+    }
+}
+
+/// personality(2) 0: an `ADDR_NO_RANDOMIZE` or `READ_IMPLIES_EXEC` of the caller ends here.
+pub fn reset_personality() -> io::Result<()> {
+    // SAFETY: a plain system call.
+    check(unsafe { libc::personality(0) })
+}
+
+/// True when the kernel started this program with raised privileges (setuid, file capabilities).
+pub fn is_privileged_start() -> bool {
+    // SAFETY: getauxval(3) reads the auxiliary vector and has no preconditions.
+    unsafe { libc::getauxval(libc::AT_SECURE) != 0 }
+}
+
+/// execve(2). Returns only when it failed.
+pub fn execute(path: &CStr, argv: &[CString], env: &[CString]) -> io::Result<Infallible> {
+    let pointers = |strings: &[CString]| {
+        let mut all: Vec<*const libc::c_char> = strings.iter().map(|s| s.as_ptr()).collect();
+        all.push(std::ptr::null());
+        all
+    };
+    let (argv, env) = (pointers(argv), pointers(env));
+    // SAFETY: both arrays end with null and point to live C strings.
+    unsafe { libc::execve(path.as_ptr(), argv.as_ptr(), env.as_ptr()) };
+    Err(io::Error::last_os_error())
+}
+
+/// Brings up the loopback interface of this network namespace (netdevice(7), `SIOCSIFFLAGS`).
+pub fn loopback_up() -> io::Result<()> {
+    use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
+    use std::os::fd::AsRawFd;
+    let socket = socket(AddressFamily::Inet, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None)?;
+    // SAFETY: ifreq is a plain structure for which all zeroes is a valid value.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    for (to, from) in request.ifr_name.iter_mut().zip(b"lo") {
+        *to = *from as libc::c_char;
+    }
+    request.ifr_ifru.ifru_flags = (libc::IFF_UP | libc::IFF_RUNNING) as i16;
+    // SAFETY: SIOCSIFFLAGS reads an ifreq, which is live.
+    check(unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS, &raw const request) })
+}
+
+/// Puts every signal's disposition back to the default, and the mask to empty: both survive
+/// execve(2), and the Rust runtime ignores SIGPIPE.
+pub fn reset_signals() -> io::Result<()> {
+    for signal in 1..=libc::SIGRTMAX() {
+        if signal == libc::SIGKILL || signal == libc::SIGSTOP {
+            continue;
+        }
+        // SAFETY: SIG_DFL installs no handler. EINVAL for the two that libc keeps is harmless.
+        unsafe { libc::signal(signal, libc::SIG_DFL) };
+    }
+    nix::sys::signal::SigSet::empty().thread_set_mask()?;
+    Ok(())
+}
+
+/// Gives freed heap pages back to the kernel (malloc_trim(3)); a box may run for days.
+pub fn trim_heap() {
+    // SAFETY: malloc_trim has no preconditions.
+    unsafe { libc::malloc_trim(0) };
+}
