@@ -2,7 +2,9 @@
 
 pub mod confine;
 pub mod error;
+pub mod identity;
 pub mod image;
+pub mod profile;
 pub mod store;
 pub mod sys;
 pub mod ui;

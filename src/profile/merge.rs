@@ -1,0 +1,127 @@
+//! Laying one profile over another: what the upper one says replaces, lists add up.
+
+use super::{
+    Capabilities, Environment, Files, Identity, Limits, Network, Profile, Program, Root, Seccomp,
+};
+
+impl Profile {
+    /// This profile with `over` laid over it.
+    #[must_use]
+    pub fn overlaid(self, over: Profile) -> Profile {
+        Profile {
+            description: over.description.or(self.description),
+            commands: joined(self.commands, over.commands),
+            extends: over.extends.or(self.extends),
+            may_degrade: joined(self.may_degrade, over.may_degrade),
+            require: over.require.or(self.require),
+            root: Root {
+                image: over.root.image.or(self.root.image),
+                overlay: over.root.overlay.or(self.root.overlay),
+                read_only: over.root.read_only.or(self.root.read_only),
+                scratch: over.root.scratch.or(self.root.scratch),
+                scratch_size: over.root.scratch_size.or(self.root.scratch_size),
+            },
+            identity: Identity {
+                ids: over.identity.ids.or(self.identity.ids),
+                user: over.identity.user.or(self.identity.user),
+                hostname: over.identity.hostname.or(self.identity.hostname),
+            },
+            program: Program {
+                workdir: over.program.workdir.or(self.program.workdir),
+                terminal: over.program.terminal.or(self.program.terminal),
+            },
+            files: Files {
+                read: joined(self.files.read, over.files.read),
+                write: joined(self.files.write, over.files.write),
+                tmpfs: joined(self.files.tmpfs, over.files.tmpfs),
+                overlay: over.files.overlay.or(self.files.overlay),
+                hide: over.files.hide.or(self.files.hide),
+                protect: over.files.protect.or(self.files.protect),
+            },
+            environment: Environment {
+                keep: joined(self.environment.keep, over.environment.keep),
+                set: {
+                    let mut set = self.environment.set;
+                    set.extend(over.environment.set);
+                    set
+                },
+                from_file: joined(self.environment.from_file, over.environment.from_file),
+            },
+            network: Network {
+                mode: over.network.mode.or(self.network.mode),
+                allow: over.network.allow.or(self.network.allow),
+                deny: over.network.deny.or(self.network.deny),
+                publish: over.network.publish.or(self.network.publish),
+                dns: over.network.dns.or(self.network.dns),
+            },
+            limits: Limits {
+                rlimits: {
+                    let mut rlimits = self.limits.rlimits;
+                    rlimits.extend(over.limits.rlimits);
+                    rlimits
+                },
+                timeout: over.limits.timeout.or(self.limits.timeout),
+                memory: over.limits.memory.or(self.limits.memory),
+                memory_high: over.limits.memory_high.or(self.limits.memory_high),
+                swap: over.limits.swap.or(self.limits.swap),
+                processes: over.limits.processes.or(self.limits.processes),
+                cpus: over.limits.cpus.or(self.limits.cpus),
+                cpu_weight: over.limits.cpu_weight.or(self.limits.cpu_weight),
+                io_weight: over.limits.io_weight.or(self.limits.io_weight),
+                cpuset: over.limits.cpuset.or(self.limits.cpuset),
+                require: over.limits.require.or(self.limits.require),
+            },
+            capabilities: Capabilities {
+                keep: joined(self.capabilities.keep, over.capabilities.keep),
+            },
+            seccomp: Seccomp {
+                base: over.seccomp.base.or(self.seccomp.base),
+                allow: joined(self.seccomp.allow, over.seccomp.allow),
+                deny: joined(self.seccomp.deny, over.seccomp.deny),
+                nesting: over.seccomp.nesting.or(self.seccomp.nesting),
+                debug: over.seccomp.debug.or(self.seccomp.debug),
+                compat32: over.seccomp.compat32.or(self.seccomp.compat32),
+                rule: over.seccomp.rule.or(self.seccomp.rule),
+            },
+            landlock: over.landlock.or(self.landlock),
+            lsm: over.lsm.or(self.lsm),
+            desktop: over.desktop.or(self.desktop),
+        }
+    }
+}
+
+fn joined<T>(mut lower: Vec<T>, upper: Vec<T>) -> Vec<T> {
+    lower.extend(upper);
+    lower
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{EnvValue, NetworkMode, parse};
+
+    #[test]
+    fn the_upper_replaces_and_lists_add_up() {
+        let lower = parse(
+            "lower",
+            "[network]\nmode = \"host\"\n[files]\nread = [\"/a\"]\n[environment]\nset = { A = \"1\", B = \"1\" }\n[root]\nread-only = true",
+        )
+        .unwrap()
+        .profile;
+        let upper = parse(
+            "upper",
+            "[network]\nmode = \"none\"\n[files]\nread = [\"/b\"]\n[environment]\nset = { A = \"2\" }",
+        )
+        .unwrap()
+        .profile;
+        let both = lower.overlaid(upper);
+        assert_eq!(both.network.mode, Some(NetworkMode::None));
+        assert_eq!(both.root.read_only, Some(true));
+        let read: Vec<&str> =
+            both.files.read.iter().map(|grant| grant.path.to_str().unwrap()).collect();
+        assert_eq!(read, ["/a", "/b"]);
+        let is = |value: &str| EnvValue::Is(value.into());
+        let set: Vec<(&str, &EnvValue)> =
+            both.environment.set.iter().map(|(k, v)| (k.0.as_str(), v)).collect();
+        assert_eq!(set, [("A", &is("2")), ("B", &is("1"))]);
+    }
+}

@@ -1,0 +1,218 @@
+//! Profiles: what a program may have, as data. The TOML language is read here, strictly: an unknown
+//! key, a wrong type or a key that this version cannot enforce is an error with file, line and
+//! column. Command-line options become a [`Profile`] too, laid over the one that was named, so that
+//! there is one translator (`sandbox::resolve`) and not two.
+//!
+//! Fields are `Option` where "not said" differs from any value, so that an overlay replaces exactly
+//! what it says; lists add up.
+
+mod grants;
+mod merge;
+mod parse;
+mod shipped;
+mod values;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use serde::Deserialize;
+
+pub use grants::{Grant, Origin, TmpfsGrant};
+pub use parse::parse;
+pub use shipped::load;
+pub use values::{
+    Capability, Control, Duration, EnvName, EnvValue, Hostname, Id, Ids, NetworkMode, Overlay,
+    Pattern, Reserved, ResourceLimit, ResourceName, Scratch, SeccompBase, Size, Terminal, UserSpec,
+};
+
+use crate::image::Reference;
+
+/// One profile, or an overlay on one.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub struct Profile {
+    /// One line for people.
+    pub description: Option<String>,
+    /// The program names that this profile is for.
+    pub commands: Vec<String>,
+    /// Profiles that this one builds on.
+    pub extends: Option<Reserved>,
+    /// Controls that the run may go without where the machine cannot apply them.
+    pub may_degrade: Vec<Control>,
+    /// Controls that must hold.
+    pub require: Option<Reserved>,
+    /// `[root]`: the root file system.
+    pub root: Root,
+    /// `[identity]`: who the program is.
+    pub identity: Identity,
+    /// `[program]`: how the program starts.
+    pub program: Program,
+    /// `[files]`: what of the host is there.
+    pub files: Files,
+    /// `[environment]`: the variables that the program gets.
+    pub environment: Environment,
+    /// `[network]`: what the program can reach.
+    pub network: Network,
+    /// `[limits]`: how much it may use.
+    pub limits: Limits,
+    /// `[capabilities]`: what it may keep inside its own user namespace.
+    pub capabilities: Capabilities,
+    /// `[seccomp]`: which system calls it has.
+    pub seccomp: Seccomp,
+    /// `[landlock]`: rules beside those that follow from the file grants.
+    pub landlock: Option<Reserved>,
+    /// `[lsm]`: AppArmor and SELinux.
+    pub lsm: Option<Reserved>,
+    /// `[desktop]`: display, sound, portals.
+    pub desktop: Option<Reserved>,
+}
+
+/// `[root]`
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub struct Root {
+    /// The image whose layers are the root; without one, the host's own system.
+    #[serde(deserialize_with = "values::reference")]
+    pub image: Option<Reference>,
+    /// Which overlay assembles the layers.
+    pub overlay: Option<Overlay>,
+    /// Whether the root is read-only (/tmp, /var/tmp, /run, /dev/shm and the home stay writable).
+    pub read_only: Option<bool>,
+    /// Where writes to the root go until the box ends.
+    pub scratch: Option<Scratch>,
+    /// How much may be written there.
+    pub scratch_size: Option<Size>,
+}
+
+/// `[identity]`
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub struct Identity {
+    /// How many ids the box has.
+    pub ids: Option<Ids>,
+    /// Who the program is in the box.
+    pub user: Option<UserSpec>,
+    /// The host name in the box.
+    pub hostname: Option<Hostname>,
+}
+
+/// `[program]`
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub struct Program {
+    /// The directory it starts in.
+    pub workdir: Option<PathBuf>,
+    /// Whether it gets a pseudo-terminal of its own.
+    pub terminal: Option<Terminal>,
+}
+
+/// `[files]`
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub struct Files {
+    /// Files and directories of the host, read-only.
+    pub read: Vec<Grant>,
+    /// Files and directories of the host, writable.
+    pub write: Vec<Grant>,
+    /// Empty file systems in memory.
+    pub tmpfs: Vec<TmpfsGrant>,
+    /// Directories whose changes are kept apart.
+    pub overlay: Option<Reserved>,
+    /// Paths hidden below a grant.
+    pub hide: Option<Reserved>,
+    /// Paths that stay read-only below a writable grant.
+    pub protect: Option<Reserved>,
+}
+
+/// `[environment]`
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub struct Environment {
+    /// Variables of the caller that are passed on; a trailing `*` matches any ending.
+    pub keep: Vec<Pattern>,
+    /// Variables with their values.
+    pub set: BTreeMap<EnvName, EnvValue>,
+    /// Files of `NAME=value` lines.
+    pub from_file: Vec<PathBuf>,
+}
+
+/// `[network]`
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub struct Network {
+    /// None at all, or the host's.
+    pub mode: Option<NetworkMode>,
+    /// Names that may be reached.
+    pub allow: Option<Reserved>,
+    /// Names that may not.
+    pub deny: Option<Reserved>,
+    /// Ports of the box that the host can reach.
+    pub publish: Option<Reserved>,
+    /// Name servers.
+    pub dns: Option<Reserved>,
+}
+
+/// `[limits]`
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub struct Limits {
+    /// Limits of each process (setrlimit(2)).
+    pub rlimits: BTreeMap<ResourceName, ResourceLimit>,
+    /// How long the box may run.
+    pub timeout: Option<Duration>,
+    /// Memory of the whole box.
+    pub memory: Option<Reserved>,
+    /// Memory above which it is slowed down.
+    pub memory_high: Option<Reserved>,
+    /// Swap of the whole box.
+    pub swap: Option<Reserved>,
+    /// Processes and threads of the whole box.
+    pub processes: Option<Reserved>,
+    /// Processors.
+    pub cpus: Option<Reserved>,
+    /// Share of the processors.
+    pub cpu_weight: Option<Reserved>,
+    /// Share of the disks.
+    pub io_weight: Option<Reserved>,
+    /// Which processors.
+    pub cpuset: Option<Reserved>,
+    /// Whether limits that can only be weaker are an error.
+    pub require: Option<Reserved>,
+}
+
+/// `[capabilities]`
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub struct Capabilities {
+    /// Capabilities that the program has in its own user namespace.
+    pub keep: Vec<Capability>,
+}
+
+/// `[seccomp]`
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub struct Seccomp {
+    /// What `allow` and `deny` start from.
+    pub base: Option<SeccompBase>,
+    /// System calls that are allowed besides.
+    pub allow: Vec<String>,
+    /// System calls that are refused besides.
+    pub deny: Vec<String>,
+    /// Whether the program may make sandboxes of its own (browsers, bubblewrap).
+    pub nesting: Option<bool>,
+    /// Whether it may trace its own children (debuggers).
+    pub debug: Option<bool>,
+    /// Whether 32-bit programs run.
+    pub compat32: Option<Reserved>,
+    /// Rules with arguments.
+    pub rule: Option<Reserved>,
+}
+
+/// A profile with the name it goes by in messages and in `explain`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Named {
+    /// The shipped profile's name, or the file's path.
+    pub name: String,
+    /// What it says.
+    pub profile: Profile,
+}
