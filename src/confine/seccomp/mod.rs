@@ -2,7 +2,7 @@
 //!
 //! [`Policy`] is plain data: an action for each call by name, a default for the rest. It prints,
 //! compares and serialises; nothing in it depends on the machine. [`Policy::compile`] turns it into
-//! a classic BPF program for seccomp(2).
+//! a classic BPF program for seccomp(2), and [`program`] does the same through a cache on disk.
 //!
 //! libseccomp supplies the numbers of the names and nothing else. Its generator cannot say "allow,
 //! unless the masked argument is one of these" under a default other than allow (a rule on a value
@@ -11,6 +11,7 @@
 
 mod arch;
 mod assemble;
+mod cache;
 mod compile;
 mod defaults;
 mod describe;
@@ -21,6 +22,7 @@ mod tables;
 mod verify;
 
 pub use arch::Architecture;
+pub use cache::program;
 pub use names::resolve;
 pub use policy::{Action, Clause, Condition, Name, Operator, Policy, Rule};
 pub use tables::reason;
