@@ -89,6 +89,13 @@ pub fn close_from(first: u32, on_exec: bool) -> io::Result<()> {
     check(unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, flags) })
 }
 
+/// close_range(2) of `first` to `last`, both included.
+pub fn close_between(first: u32, last: u32) -> io::Result<()> {
+    // SAFETY: the caller is about to execute another program; no owner of these descriptors is
+    // used or dropped afterwards (the process ends by exec or _exit).
+    check(unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) })
+}
+
 /// dup2(2) onto a number of the caller's choosing, which is not close-on-exec afterwards.
 pub fn place_at(fd: BorrowedFd<'_>, number: i32) -> io::Result<()> {
     if fd.as_raw_fd() == number {
@@ -97,4 +104,24 @@ pub fn place_at(fd: BorrowedFd<'_>, number: i32) -> io::Result<()> {
     }
     // SAFETY: the number is one of 0 to 3, which no OwnedFd of the calling process refers to.
     check(unsafe { libc::dup2(fd.as_raw_fd(), number) })
+}
+
+/// kill(2) of the process group that the pidfd's process leads. `PIDFD_SIGNAL_PROCESS_GROUP` came
+/// with Linux 6.9; before, the process alone gets the signal.
+pub fn send_signal_to_group(pidfd: impl AsFd, signal: i32) -> io::Result<()> {
+    const PIDFD_SIGNAL_PROCESS_GROUP: u32 = 1 << 2;
+    // SAFETY: a plain system call; a null siginfo asks for what kill(2) would send.
+    let result = check(unsafe {
+        libc::syscall(
+            libc::SYS_pidfd_send_signal,
+            pidfd.as_fd().as_raw_fd(),
+            signal,
+            std::ptr::null::<libc::siginfo_t>(),
+            PIDFD_SIGNAL_PROCESS_GROUP,
+        )
+    });
+    match result {
+        Err(error) if error.raw_os_error() == Some(libc::EINVAL) => send_signal(pidfd, signal),
+        done => done,
+    }
 }
