@@ -1,5 +1,6 @@
 //! casemate runs a program in a box that an ordinary user builds alone.
 
+pub mod commands;
 pub mod confine;
 pub mod error;
 pub mod image;

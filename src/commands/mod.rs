@@ -1,0 +1,4 @@
+//! The commands, one file each.
+
+pub mod images;
+pub mod import;
