@@ -62,7 +62,7 @@ pub(crate) fn tool(program: &str, arguments: &[impl AsRef<OsStr>], dir: &Path) -
         String::from_utf8_lossy(&output.stdout),
         String::from_utf8_lossy(&output.stderr)
     );
-    String::from_utf8(output.stdout).unwrap()
+    String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
 pub(crate) fn reference(name: &str) -> Reference {
