@@ -87,7 +87,7 @@ fn image(
         config: image.config,
         store: source,
         layers,
-        scratch_dir: data.join("boxes"),
+        scratch_dir: store.scratch_dir(),
     };
     Ok((input, names))
 }

@@ -7,7 +7,8 @@ use crate::host::Directories;
 use crate::launch::{self, Options};
 use crate::sandbox::Root;
 use crate::sys::{clone, process};
-use crate::{store, ui};
+use crate::store::Scratch;
+use crate::ui;
 
 pub(super) fn run(args: &RunArgs, directories: &Directories) -> Result<i32> {
     refuse_privilege(directories)?;
@@ -20,8 +21,8 @@ pub(super) fn run(args: &RunArgs, directories: &Directories) -> Result<i32> {
         }
     }
     let scratch = match &sandbox.root {
-        Root::Image { scratch_dir: Some(directory), .. } => {
-            Some(store::Scratch::create(directory)?)
+        Root::Image { scratch_dir: Some(_), .. } => {
+            Some(Scratch::create(directories.store()?)?)
         }
         _ => None,
     };
@@ -31,9 +32,7 @@ pub(super) fn run(args: &RunArgs, directories: &Directories) -> Result<i32> {
     };
     let outcome = launch::launch(&sandbox, options);
     drop(world);
-    if let Some(scratch) = scratch {
-        scratch.remove()?;
-    }
+    drop(scratch);
     outcome
 }
 

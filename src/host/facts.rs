@@ -60,7 +60,7 @@ impl Host {
 pub struct Directories {
     /// Who calls.
     pub caller: Caller,
-    /// `$XDG_DATA_HOME/casemate`, unless neither it nor a home is known.
+    /// `$XDG_DATA_HOME`, unless neither it nor a home is known.
     pub data: Option<PathBuf>,
     /// `$XDG_CACHE_HOME/casemate`, likewise.
     pub cache: Option<PathBuf>,
@@ -88,16 +88,15 @@ impl Directories {
         let below = |variable: &str, fallback: &str| {
             absolute(variable)
                 .or_else(|| home.as_deref().map(|home| home.join(fallback)))
-                .map(|base| base.join("casemate"))
         };
         Directories {
             data: below("XDG_DATA_HOME", ".local/share"),
-            cache: below("XDG_CACHE_HOME", ".cache"),
+            cache: below("XDG_CACHE_HOME", ".cache").map(|base| base.join("casemate")),
             caller: Caller { uid, gid: unistd::getgid().as_raw(), name, home },
         }
     }
 
-    /// The store's parent directory, or the error that says which variable to set.
+    /// Where the store's directory is, or the error that says which variable to set.
     pub fn store(&self) -> crate::error::Result<&Path> {
         self.data.as_deref().ok_or_else(|| {
             crate::error::Error::new("image store: no place for it, as no home directory is known")
