@@ -15,7 +15,9 @@ use crate::profile::{Control, Duration, Hostname, NetworkMode, Scratch, TmpfsGra
 /// Run a program in a box that you build alone: no root, no daemon, no setuid helper.
 #[derive(Debug, Parser)]
 #[command(name = "casemate", version, about, disable_help_subcommand = true)]
-#[command(after_help = "`casemate COMMAND --help` tells about one command; the manual is casemate(1).")]
+#[command(
+    after_help = "`casemate COMMAND --help` tells about one command; the manual is casemate(1)."
+)]
 pub struct Cli {
     /// What to do.
     #[command(subcommand)]

@@ -14,8 +14,18 @@ use crate::ui;
 /// Groups that are as good as root, or open other people's files: with one mapped id a program
 /// keeps them (setgroups(2) is denied).
 const DANGEROUS: [&str; 12] = [
-    "adm", "disk", "docker", "incus-admin", "kmem", "kvm", "libvirt", "lxd", "shadow", "sudo",
-    "video", "wheel",
+    "adm",
+    "disk",
+    "docker",
+    "incus-admin",
+    "kmem",
+    "kvm",
+    "libvirt",
+    "lxd",
+    "shadow",
+    "sudo",
+    "video",
+    "wheel",
 ];
 
 #[derive(Serialize)]

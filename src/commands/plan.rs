@@ -1,10 +1,11 @@
 //! From arguments to a plan: the part that `run` and `explain` share, so that they cannot differ.
 
+use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 
 use crate::cli::RunArgs;
 use crate::error::{During, Error, Result};
-use crate::host::{Directories, Host, Live, World};
+use crate::host::{Directories, Host, Live, Source, World};
 use crate::identity::Names;
 use crate::profile::{self, Profile};
 use crate::sandbox::{self, ImageInput, Inputs, Sandbox};
@@ -37,6 +38,7 @@ pub(super) fn plan(args: &RunArgs, directories: &Directories) -> Result<Planned>
         }
         None => (None, host_names(&merged)),
     };
+    let own = own_directories(&merged, directories, &mut world)?;
     let inputs = Inputs {
         profiles,
         profile: &merged,
@@ -45,6 +47,7 @@ pub(super) fn plan(args: &RunArgs, directories: &Directories) -> Result<Planned>
         host: &host,
         image,
         names,
+        own,
     };
     let sandbox = sandbox::resolve(&inputs, &mut world)?;
     for limit in &sandbox.rlimits {
@@ -58,11 +61,8 @@ fn image(
     directories: &Directories,
     world: &mut Live,
 ) -> Result<(ImageInput, Names)> {
-    let reference = profile
-        .root
-        .image
-        .as_ref()
-        .ok_or_else(|| Error::new("image: none was named"))?;
+    let reference =
+        profile.root.image.as_ref().ok_or_else(|| Error::new("image: none was named"))?;
     let data = directories.store()?;
     let missing = || {
         Error::new(format!("image {reference}: not in the store"))
@@ -97,6 +97,36 @@ fn names(store: &Store, image: &Image) -> Result<Names> {
         Ok(store.read_file(image, Path::new(path), NAMES_LIMIT)?.unwrap_or_default())
     };
     Ok(Names { passwd: read("etc/passwd")?, group: read("etc/group")? })
+}
+
+/// casemate's own directories, which must exist to be protected: a program could make them first.
+/// Without a writable grant there is nothing to protect them from.
+fn own_directories(
+    profile: &Profile,
+    directories: &Directories,
+    world: &mut Live,
+) -> Result<Vec<Source>> {
+    if profile.files.write.is_empty() {
+        return Ok(Vec::new());
+    }
+    let data = directories.data.as_ref().map(|data| data.join("casemate"));
+    let mut own = Vec::new();
+    for path in [data, directories.cache.clone()].into_iter().flatten() {
+        let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&path);
+        match made.and_then(|()| world.open(&path)) {
+            Ok(source) => own.push(source),
+            // In a home that cannot be written, no program can make it either.
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    std::io::ErrorKind::PermissionDenied
+                        | std::io::ErrorKind::ReadOnlyFilesystem
+                        | std::io::ErrorKind::NotFound
+                ) => {}
+            Err(error) => return Err(Error::os("make", path.display(), &error)),
+        }
+    }
+    Ok(own)
 }
 
 /// The host's own names matter only where the profile asks for somebody by name.

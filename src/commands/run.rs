@@ -6,14 +6,14 @@ use crate::error::{During, Error, Result};
 use crate::host::Directories;
 use crate::launch::{self, Options};
 use crate::sandbox::Root;
-use crate::sys::{clone, process};
 use crate::store::Scratch;
+use crate::sys::{clone, process};
 use crate::ui;
 
 pub(super) fn run(args: &RunArgs, directories: &Directories) -> Result<i32> {
     refuse_privilege(directories)?;
     // Whatever the caller left open stays on this side of every execve(2) (CVE-2024-21626).
-    clone::close_from(3, true).during("close", "inherited descriptors")?;
+    clone::close_all_on_exec().during("close", "inherited descriptors")?;
     let plan::Planned { sandbox, world } = plan::plan(args, directories)?;
     if !args.quiet {
         for lost in &sandbox.degraded {
@@ -21,9 +21,7 @@ pub(super) fn run(args: &RunArgs, directories: &Directories) -> Result<i32> {
         }
     }
     let scratch = match &sandbox.root {
-        Root::Image { scratch_dir: Some(_), .. } => {
-            Some(Scratch::create(directories.store()?)?)
-        }
+        Root::Image { scratch_dir: Some(_), .. } => Some(Scratch::create(directories.store()?)?),
         _ => None,
     };
     let options = Options {
@@ -44,8 +42,9 @@ pub(super) fn refuse_privilege(directories: &Directories) -> Result<()> {
             .hint("remove them: chmod ug-s, setcap -r; it needs no privilege"));
     }
     if directories.caller.uid == 0 {
-        return Err(Error::new("casemate runs boxes for ordinary users, not for root")
-            .hint("run it as the user whose box it is, for example: su - USER -c 'casemate run …'"));
+        return Err(Error::new("casemate runs boxes for ordinary users, not for root").hint(
+            "run it as the user whose box it is, for example: su - USER -c 'casemate run …'",
+        ));
     }
     Ok(())
 }

@@ -4,8 +4,8 @@
 use std::path::{Path, PathBuf};
 
 use landlock::{
-    ABI, Access as _, AccessFs, BitFlags, CompatLevel, Compatible, PathBeneath, Ruleset, RulesetAttr,
-    RulesetCreatedAttr, RulesetStatus, Scope,
+    ABI, Access as _, AccessFs, BitFlags, CompatLevel, Compatible, PathBeneath, Ruleset,
+    RulesetAttr, RulesetCreatedAttr, RulesetStatus, Scope,
 };
 use serde::Serialize;
 
@@ -94,7 +94,7 @@ impl Rules {
             Error::new(format!("apply Landlock rules: {}", innermost(error)))
         };
         // A right that the kernel refuses although its ABI has it is an error, never dropped.
-        let mut ruleset = Ruleset::new()
+        let mut ruleset = Ruleset::default()
             .set_compatibility(CompatLevel::HardRequirement)
             .handle_access(AccessFs::from_all(abi))
             .map_err(|error| refused(&error))?;
@@ -110,9 +110,8 @@ impl Rules {
             if !sys::fs::identity(&fd).at("stat", &rule.path)?.is_dir() {
                 rights &= AccessFs::from_file(abi);
             }
-            ruleset = ruleset
-                .add_rule(PathBeneath::new(fd, rights))
-                .map_err(|error| refused(&error))?;
+            ruleset =
+                ruleset.add_rule(PathBeneath::new(fd, rights)).map_err(|error| refused(&error))?;
         }
         let status = ruleset.restrict_self().map_err(|error| refused(&error))?;
         match status.ruleset {

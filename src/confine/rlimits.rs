@@ -51,4 +51,3 @@ pub fn apply(limit: &Rlimit) -> Result<()> {
     setrlimit(resource, value(limit.limit.soft), value(limit.limit.hard))
         .map_err(|error| Error::os("set limit", limit.name.0, error))
 }
-

@@ -170,21 +170,75 @@ mod tests {
     /// Recorded from descriptions of these systems, not seen live here, save `max-userns`.
     #[test]
     fn known_obstacles_are_named() {
-        let normal =
-            Clues { has_user_namespaces: true, tmpfs_xattrs: true, has_overlay: true, ..Clues::default() };
+        let normal = Clues {
+            has_user_namespaces: true,
+            tmpfs_xattrs: true,
+            has_overlay: true,
+            ..Clues::default()
+        };
         let cases = [
-            (Step::UserNamespace, libc::ENOSPC, Clues { max_user_namespaces: Some(0), ..normal.clone() }, "max-userns"),
-            (Step::UserNamespace, libc::EPERM, Clues { userns_clone_off: true, ..normal.clone() }, "userns-clone"),
-            (Step::UserNamespace, libc::EINVAL, Clues { has_user_namespaces: false, ..normal.clone() }, "no-config"),
-            (Step::UserNamespace, libc::EACCES, Clues { selinux_enforcing: true, ..normal.clone() }, "selinux-userns"),
-            (Step::UserNamespace, libc::ENOSYS, Clues { filtered: true, ..normal.clone() }, "seccomp-docker"),
-            (Step::UserNamespace, libc::EPERM, Clues { chrooted: true, ..normal.clone() }, "chrooted"),
-            (Step::Setgroups, libc::EACCES, Clues { apparmor_restricts: true, ..normal.clone() }, "apparmor-userns"),
-            (Step::Network, libc::EPERM, Clues { apparmor_restricts: true, ..normal.clone() }, "apparmor-userns"),
+            (
+                Step::UserNamespace,
+                libc::ENOSPC,
+                Clues { max_user_namespaces: Some(0), ..normal.clone() },
+                "max-userns",
+            ),
+            (
+                Step::UserNamespace,
+                libc::EPERM,
+                Clues { userns_clone_off: true, ..normal.clone() },
+                "userns-clone",
+            ),
+            (
+                Step::UserNamespace,
+                libc::EINVAL,
+                Clues { has_user_namespaces: false, ..normal.clone() },
+                "no-config",
+            ),
+            (
+                Step::UserNamespace,
+                libc::EACCES,
+                Clues { selinux_enforcing: true, ..normal.clone() },
+                "selinux-userns",
+            ),
+            (
+                Step::UserNamespace,
+                libc::ENOSYS,
+                Clues { filtered: true, ..normal.clone() },
+                "seccomp-docker",
+            ),
+            (
+                Step::UserNamespace,
+                libc::EPERM,
+                Clues { chrooted: true, ..normal.clone() },
+                "chrooted",
+            ),
+            (
+                Step::Setgroups,
+                libc::EACCES,
+                Clues { apparmor_restricts: true, ..normal.clone() },
+                "apparmor-userns",
+            ),
+            (
+                Step::Network,
+                libc::EPERM,
+                Clues { apparmor_restricts: true, ..normal.clone() },
+                "apparmor-userns",
+            ),
             (Step::Proc, libc::EPERM, Clues { proc_masked: true, ..normal.clone() }, "proc-masked"),
             (Step::Overlay, libc::EPERM, normal.clone(), "overlay-old"),
-            (Step::Overlay, libc::EIO, Clues { tmpfs_xattrs: false, ..normal.clone() }, "overlay-memory"),
-            (Step::Overlay, libc::ENODEV, Clues { has_overlay: false, ..normal.clone() }, "overlay-module"),
+            (
+                Step::Overlay,
+                libc::EIO,
+                Clues { tmpfs_xattrs: false, ..normal.clone() },
+                "overlay-memory",
+            ),
+            (
+                Step::Overlay,
+                libc::ENODEV,
+                Clues { has_overlay: false, ..normal.clone() },
+                "overlay-module",
+            ),
             (Step::Landlock, libc::EOPNOTSUPP, normal.clone(), "landlock"),
             (Step::Devpts, libc::EINVAL, normal, "unknown"),
         ];

@@ -167,8 +167,7 @@ fn attempt() -> Result<Vec<Outcome>> {
     drop(writer);
     let mut report = Vec::new();
     File::from(reader).read_to_end(&mut report).during("read", "the trial's report")?;
-    waitid(Id::PIDFd(child.pidfd.as_fd()), WaitPidFlag::WEXITED)
-        .during("wait for", "the trial")?;
+    waitid(Id::PIDFd(child.pidfd.as_fd()), WaitPidFlag::WEXITED).during("wait for", "the trial")?;
     for pair in report.chunks_exact(2) {
         let Some(slot) = outcomes.get_mut(usize::from(pair[0])) else {
             return Err(Error::new("read the trial's report: not what was written"));
@@ -272,12 +271,14 @@ fn overlay(memory: &OwnedFd) -> std::io::Result<()> {
         maker.create(base.join(name))?;
     }
     let context = Context::open(c"overlay")?;
-    let open = |name: &str| {
-        fs::openat2(memory.as_fd(), name, libc::O_PATH, 0, Resolve::BeneathNoSymlinks)
-    };
-    for (key, name) in
-        [(c"lowerdir+", "second"), (c"lowerdir+", "first"), (c"upperdir", "upper"), (c"workdir", "work")]
-    {
+    let open =
+        |name: &str| fs::openat2(memory.as_fd(), name, libc::O_PATH, 0, Resolve::BeneathNoSymlinks);
+    for (key, name) in [
+        (c"lowerdir+", "second"),
+        (c"lowerdir+", "first"),
+        (c"upperdir", "upper"),
+        (c"workdir", "work"),
+    ] {
         // Named by its number, so it must stay open until it has been looked up.
         let directory = open(name)?;
         context.set(key, &mount::descriptor_path(&directory))?;
@@ -295,7 +296,8 @@ fn overlay(memory: &OwnedFd) -> std::io::Result<()> {
 fn in_pid_namespace(what: fn() -> std::io::Result<()>) -> std::io::Result<()> {
     match clone::clone3(libc::CLONE_NEWPID.cast_unsigned().into())? {
         Forked::Child => {
-            let errno = what().map_or_else(|error| error.raw_os_error().unwrap_or(libc::EIO), |()| 0);
+            let errno =
+                what().map_or_else(|error| error.raw_os_error().unwrap_or(libc::EIO), |()| 0);
             clone::exit_now(errno)
         }
         Forked::Parent(child) => {

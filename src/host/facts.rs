@@ -86,8 +86,7 @@ impl Directories {
         }
         let name = name.filter(|name| name.parse::<crate::profile::Id>().is_ok_and(is_name));
         let below = |variable: &str, fallback: &str| {
-            absolute(variable)
-                .or_else(|| home.as_deref().map(|home| home.join(fallback)))
+            absolute(variable).or_else(|| home.as_deref().map(|home| home.join(fallback)))
         };
         Directories {
             data: below("XDG_DATA_HOME", ".local/share"),

@@ -118,9 +118,7 @@ impl Maker<'_> {
     fn perform(&mut self, sandbox: &Sandbox, step: Step<'_>) -> Result<()> {
         match step {
             Step::IdMaps => write_id_maps(sandbox),
-            Step::Keyring => {
-                process::new_session_keyring().during("join", "a new session keyring")
-            }
+            Step::Keyring => process::new_session_keyring().during("join", "a new session keyring"),
             Step::PrivatePropagation => {
                 let all = fs::open_path("/").at("open", "/")?;
                 mount::set_attributes(all.as_fd(), Attributes::default(), true, true)
@@ -143,9 +141,7 @@ impl Maker<'_> {
                 Some(channel) => network::join(channel),
                 None => Err(out_of_order("the network")),
             },
-            Step::Hostname(name) => {
-                nix::unistd::sethostname(name).during("set host name", name)
-            }
+            Step::Hostname(name) => nix::unistd::sethostname(name).during("set host name", name),
         }
     }
 
@@ -201,10 +197,9 @@ impl Maker<'_> {
     fn find_sources(&mut self, sandbox: &Sandbox) -> Result<()> {
         for planned in sandbox.mounts.iter().rev() {
             let What::Bind { source, .. } = &planned.what else { continue };
-            let found =
-                fs::openat2(fs::cwd(), &source.path, libc::O_PATH, 0, Resolve::NoSymlinks)
-                    .at("open", &source.path)
-                    .map_err(|error| error.within(&planned.origin))?;
+            let found = fs::openat2(fs::cwd(), &source.path, libc::O_PATH, 0, Resolve::NoSymlinks)
+                .at("open", &source.path)
+                .map_err(|error| error.within(&planned.origin))?;
             if fs::identity(&found).at("stat", &source.path)? != source.identity {
                 return Err(Error::new(format!(
                     "{}: {} was replaced while the box was being made",
@@ -228,8 +223,8 @@ impl Maker<'_> {
         }
         if let Some(path) = self.scratch {
             let flags = libc::O_PATH | libc::O_DIRECTORY;
-            let found = fs::openat2(fs::cwd(), path, flags, 0, Resolve::NoSymlinks)
-                .at("open", path)?;
+            let found =
+                fs::openat2(fs::cwd(), path, flags, 0, Resolve::NoSymlinks).at("open", path)?;
             self.writable = Some(found);
         }
         Ok(())

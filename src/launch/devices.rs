@@ -76,13 +76,8 @@ pub(super) fn make(maker: &mut Maker<'_>, target: &Path) -> Result<()> {
 fn node(name: &str, rdev: u64) -> Result<OwnedFd> {
     let path = Path::new("/dev").join(name);
     let node = mount::clone_tree(fs::cwd(), &c_name(&path)?, false).at("open", &path)?;
-    mount::set_attributes(
-        node.as_fd(),
-        Attributes::NOSUID.and(Attributes::NOEXEC),
-        false,
-        false,
-    )
-    .at("set the attributes of", &path)?;
+    mount::set_attributes(node.as_fd(), Attributes::NOSUID.and(Attributes::NOEXEC), false, false)
+        .at("set the attributes of", &path)?;
     let identity = fs::identity(&node).at("stat", &path)?;
     if identity.kind != libc::S_IFCHR || identity.rdev != rdev {
         return Err(Error::new(format!("{} is not the device of that name", path.display())));

@@ -3,7 +3,7 @@
 //! capability, no file but the way to the supervisor, reads nothing that comes from the box, and
 //! cannot be traced or looked into.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, Signal};
@@ -32,8 +32,8 @@ pub(super) fn run(sandbox: &Sandbox, inherited: Inherited, terminal: Option<Owne
         Ok((signals, Forked::Parent(child))) => {
             drop(terminal);
             let channel = inherited.channel;
-            match confine(&child, &channel, &init_filter) {
-                Ok(()) => clone::exit_now(watch(child.pid, &channel, &signals)),
+            match confine(child, &channel, &signals, &init_filter) {
+                Ok(program) => clone::exit_now(watch(program, &channel, &signals)),
                 Err(error) => fail(&channel, &error),
             }
         }
@@ -58,8 +58,15 @@ fn prepare() -> Result<SignalFd> {
     Ok(signals)
 }
 
-fn confine(child: &clone::Child, channel: &Channel, filter: &[seccomp::Instruction]) -> Result<()> {
+fn confine(
+    child: clone::Child,
+    channel: &Channel,
+    signals: &SignalFd,
+    filter: &[seccomp::Instruction],
+) -> Result<Pid> {
     channel.send(&Message::Started, Some(child.pidfd.as_fd()))?;
+    let program = child.pid;
+    drop(child);
     // Nothing it does needs a capability, whatever the program keeps.
     capabilities::drop_own()?;
     process::set_no_new_privs().during("set", "no_new_privs")?;
@@ -68,9 +75,14 @@ fn confine(child: &clone::Child, channel: &Channel, filter: &[seccomp::Instructi
         clone::place_at(null.as_fd(), number).during("close", "standard streams")?;
     }
     drop(null);
+    // What the supervisor held open for the plan came along with the clone.
+    let mut kept = [channel.fd().as_raw_fd(), signals.as_fd().as_raw_fd()];
+    kept.sort_unstable();
+    clone::close_all_but(&kept).during("close", "descriptors")?;
     // Asked for again: a change of credentials may have cleared it (prctl(2)).
     process::set_parent_death_signal(libc::SIGKILL).during("set", "the parent death signal")?;
-    seccomp::load(filter).during("load", "the filter of PID 1")
+    seccomp::load(filter).during("load", "the filter of PID 1")?;
+    Ok(program)
 }
 
 /// Reaps until the program has ended; returns the exit code of PID 1, which nobody reads.
@@ -81,9 +93,7 @@ fn watch(program: Pid, channel: &Channel, signals: &SignalFd) -> i32 {
     ];
     loop {
         // A child that ended before the signal was looked at is found by the first round.
-        while let Ok(status) =
-            waitpid(None, Some(WaitPidFlag::WNOHANG | WaitPidFlag::WUNTRACED))
-        {
+        while let Ok(status) = waitpid(None, Some(WaitPidFlag::WNOHANG | WaitPidFlag::WUNTRACED)) {
             let message = match status {
                 WaitStatus::StillAlive => break,
                 WaitStatus::Exited(pid, code) if pid == program => Message::Exited(code),

@@ -70,13 +70,9 @@ pub(super) struct Channel(OwnedFd);
 impl Channel {
     /// Both ends: the supervisor's and the box's.
     pub(super) fn pair() -> Result<(Channel, Channel)> {
-        let (ours, theirs) = socketpair(
-            AddressFamily::Unix,
-            SockType::SeqPacket,
-            None,
-            SockFlag::SOCK_CLOEXEC,
-        )
-        .during("make", "a socket pair")?;
+        let (ours, theirs) =
+            socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)
+                .during("make", "a socket pair")?;
         Ok((Channel(ours), Channel(theirs)))
     }
 

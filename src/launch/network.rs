@@ -35,16 +35,15 @@ fn make(init: &Child) -> Result<OwnedFd> {
         error.hint("see /proc/sys/user/max_net_namespaces; `casemate doctor` tries each step")
     })?;
     process::loopback_up().during("bring up", "the loopback interface")?;
-    std::fs::File::open("/proc/self/ns/net")
-        .at("open", "/proc/self/ns/net")
-        .map(OwnedFd::from)
+    std::fs::File::open("/proc/self/ns/net").at("open", "/proc/self/ns/net").map(OwnedFd::from)
 }
 
 /// Waits for the namespace and goes there: the box's first process, before the program exists.
 pub(super) fn join(channel: &Channel) -> Result<()> {
     match channel.receive()? {
-        Some((Message::Network, Some(network))) => setns(&network, CloneFlags::CLONE_NEWNET)
-            .during("join", "the box's network namespace"),
+        Some((Message::Network, Some(network))) => {
+            setns(&network, CloneFlags::CLONE_NEWNET).during("join", "the box's network namespace")
+        }
         Some((message, _)) => Err(message
             .into_error()
             .unwrap_or_else(|| Error::new("join the box's network namespace: none came"))),

@@ -3,7 +3,7 @@
 
 use std::convert::Infallible;
 use std::ffi::{CString, OsStr};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
@@ -55,7 +55,7 @@ fn become_program(
     }
     let program = Prepared::new(&sandbox.program)?;
     // The way to the supervisor goes at execve(2); nothing else is open beyond the three.
-    close_all_but(channel)?;
+    clone::close_all_but(&[channel.fd().as_raw_fd()]).during("close", "descriptors")?;
     if let Some(filter) = &filter {
         seccomp::load(filter).during("load", "the seccomp filter")?;
     }
@@ -84,22 +84,15 @@ fn enter(workdir: &Path) -> Result<()> {
     let flags = libc::O_PATH | libc::O_DIRECTORY;
     let directory = fs::openat2(fs::cwd(), workdir, flags, 0, Resolve::Ordinary)
         .at("enter workdir", workdir)
-        .map_err(|error| error.hint("--workdir names a directory in the box; --volume brings one in"))?;
+        .map_err(|error| {
+            error.hint("--workdir names a directory in the box; --volume brings one in")
+        })?;
     nix::unistd::fchdir(&directory).at("enter workdir", workdir)?;
     let cwd = nix::unistd::getcwd().at("enter workdir", workdir)?;
     if !cwd.is_absolute() {
         return Err(Error::new(format!("enter workdir {}: outside the root", workdir.display())));
     }
     Ok(())
-}
-
-fn close_all_but(channel: &Channel) -> Result<()> {
-    use std::os::fd::AsRawFd;
-    let number = u32::try_from(channel.fd().as_raw_fd()).unwrap_or(u32::MAX);
-    if number > 3 {
-        clone::close_between(3, number - 1).during("close", "descriptors")?;
-    }
-    clone::close_from(number.saturating_add(1), false).during("close", "descriptors")
 }
 
 /// Raises the score that the out-of-memory killer goes by, for the whole box: it goes before the
@@ -147,9 +140,7 @@ impl Prepared {
         let mut worst = libc::ENOENT;
         let mut at = self.candidates.first();
         for candidate in &self.candidates {
-            let Err(error) = process::execute(candidate, &self.argv, &self.environment) else {
-                continue;
-            };
+            let Err(error) = process::execute(candidate, &self.argv, &self.environment);
             match error.raw_os_error().unwrap_or(libc::EIO) {
                 libc::ENOENT | libc::ENOTDIR if !is_there(candidate) => {}
                 errno => {
@@ -166,10 +157,10 @@ impl Prepared {
     }
 
     fn failure(&self, errno: i32, at: Option<&CString>) -> Error {
-        let name = self.argv.first().map(|word| show(word)).unwrap_or_default();
+        let name = self.argv.first().map(show).unwrap_or_default();
         let errno = nix::errno::Errno::from_raw(errno);
         match errno {
-            nix::errno::Errno::ENOENT if at.is_some_and(|path| is_there(path)) => {
+            nix::errno::Errno::ENOENT if at.is_some_and(is_there) => {
                 Error::os("execute", &name, errno).exit(Exit::NotFound).hint(
                     "the file is there; its interpreter (the #! line) or its dynamic loader is not in the box",
                 )

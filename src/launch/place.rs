@@ -47,8 +47,9 @@ pub(super) fn directory(
         // Somebody else made it, or a dangling link has its name: the open below tells.
         Ok(()) | Err(Errno::EEXIST) => {}
         Err(error) => {
-            return Err(Error::os("make directory", path.display(), error)
-                .hint("a mount point in a directory of the host that you cannot write must exist already"));
+            return Err(Error::os("make directory", path.display(), error).hint(
+                "a mount point in a directory of the host that you cannot write must exist already",
+            ));
         }
     }
     openat2(parent.as_fd(), name, flags | libc::O_NOFOLLOW, 0, Resolve::InRoot)
@@ -128,10 +129,7 @@ pub(super) fn link(root: BorrowedFd<'_>, path: &Path, to: &Path) -> Result<()> {
     }
 }
 
-fn parent_of<'a>(
-    root: BorrowedFd<'_>,
-    path: &'a Path,
-) -> Result<(OwnedFd, &'a std::ffi::OsStr)> {
+fn parent_of<'a>(root: BorrowedFd<'_>, path: &'a Path) -> Result<(OwnedFd, &'a std::ffi::OsStr)> {
     match (path.parent(), path.components().next_back()) {
         (Some(parent), Some(Component::Normal(name))) => {
             Ok((directory(root, parent, 0o755, Last::Follow)?, name))
@@ -155,4 +153,3 @@ fn fresh(parent: BorrowedFd<'_>, name: &std::ffi::OsStr, path: &Path) -> Result<
 fn below(path: &Path) -> &Path {
     path.strip_prefix("/").unwrap_or(path)
 }
-

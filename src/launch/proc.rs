@@ -4,8 +4,6 @@
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 
-
-
 use super::child::{Maker, attach_clone};
 use super::place::{self, Last};
 use crate::error::{During, Error, Result};
@@ -78,15 +76,10 @@ pub(super) fn close_settings(root: BorrowedFd<'_>) -> Result<()> {
     Ok(())
 }
 
-fn find(
-    proc: BorrowedFd<'_>,
-    name: &str,
-    target: &Path,
-) -> Result<Option<std::os::fd::OwnedFd>> {
+fn find(proc: BorrowedFd<'_>, name: &str, target: &Path) -> Result<Option<std::os::fd::OwnedFd>> {
     match fs::openat2(proc, name, libc::O_PATH, 0, Resolve::BeneathNoSymlinks) {
         Ok(found) => Ok(Some(found)),
         Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(None),
         Err(error) => Err(Error::os("open", target.join(name).display(), &error)),
     }
 }
-

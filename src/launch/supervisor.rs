@@ -240,7 +240,7 @@ impl Supervisor {
                 // Without a terminal of its own, the program is in no job of the caller's shell:
                 // it is stopped and continued by hand.
                 Ok(Signal::SIGTSTP) => {
-                    self.send(libc::SIGSTOP)?;
+                    self.send_to_group(libc::SIGSTOP)?;
                     self.stop_self()?;
                 }
                 Ok(Signal::SIGCONT) => self.resume()?,
@@ -310,13 +310,17 @@ impl Supervisor {
         if let Some(relay) = &mut self.relay {
             relay.take_over()?;
         }
-        if let Some(program) = &self.program {
-            match clone::send_signal_to_group(program, libc::SIGCONT) {
-                Err(error) if error.raw_os_error() == Some(libc::ESRCH) => {}
-                done => done.during("continue", "the program")?,
-            }
+        self.send_to_group(libc::SIGCONT)
+    }
+
+    /// To the program and the processes that stayed in its group.
+    fn send_to_group(&self, signal: i32) -> Result<()> {
+        let Some(program) = &self.program else { return Ok(()) };
+        match clone::send_signal_to_group(program, signal) {
+            // Ended already; its end is about to be told.
+            Err(error) if error.raw_os_error() == Some(libc::ESRCH) => Ok(()),
+            done => done.during("send a signal to", "the program"),
         }
-        Ok(())
     }
 
     fn keep_time(&mut self) {
@@ -381,4 +385,3 @@ struct Ready {
     channel: bool,
     relay: Vec<bool>,
 }
-

@@ -7,7 +7,9 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags};
-use nix::sys::termios::{SetArg, SpecialCharacterIndices, Termios, cfmakeraw, tcgetattr, tcsetattr};
+use nix::sys::termios::{
+    SetArg, SpecialCharacterIndices, Termios, cfmakeraw, tcgetattr, tcsetattr,
+};
 use nix::unistd::{read, write};
 
 use crate::error::{During, Error, Result};
@@ -132,9 +134,8 @@ impl Relay {
     /// Moves what can be moved without waiting.
     pub(super) fn transfer(&mut self, ready: &[bool]) -> Result<()> {
         let mut answers = ready.iter().copied();
-        let [master_ready, input_ready, _] = self
-            .wanted()
-            .map(|wanted| !wanted.is_empty() && answers.next().unwrap_or(false));
+        let [master_ready, input_ready, _] =
+            self.wanted().map(|wanted| !wanted.is_empty() && answers.next().unwrap_or(false));
         if input_ready {
             match self.to_box.fill(STDIN.as_fd()) {
                 Ok(0) | Err(Errno::EIO) => self.end_of_input(),
@@ -159,9 +160,8 @@ impl Relay {
     /// The end of a piped input is the end-of-file character to a program at a terminal.
     fn end_of_input(&mut self) {
         self.input_open = false;
-        let end = tcgetattr(&self.master).map_or(4, |settings| {
-            settings.control_chars[SpecialCharacterIndices::VEOF as usize]
-        });
+        let end = tcgetattr(&self.master)
+            .map_or(4, |settings| settings.control_chars[SpecialCharacterIndices::VEOF as usize]);
         self.to_box = Pending { bytes: vec![end], done: 0 };
     }
 

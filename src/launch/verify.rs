@@ -15,8 +15,7 @@ pub(super) fn mounts(sandbox: &Sandbox) -> Result<()> {
     if cwd != Path::new("/") {
         return Err(Error::new("verify the box: the working directory is outside the root"));
     }
-    let found: Vec<Line<'_>> =
-        table.split(|byte| *byte == b'\n').filter_map(Line::parse).collect();
+    let found: Vec<Line<'_>> = table.split(|byte| *byte == b'\n').filter_map(Line::parse).collect();
     let planned: Vec<&Mount> =
         sandbox.mounts.iter().filter(|mount| is_mount(&mount.what)).collect();
     for line in &found {

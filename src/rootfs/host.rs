@@ -2,8 +2,7 @@
 //! /etc. What is not on these lists is not there.
 
 /// Directories of the system, read-only; on a merged /usr most are symbolic links into it.
-pub const SYSTEM: [&str; 7] =
-    ["/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32"];
+pub const SYSTEM: [&str; 7] = ["/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32"];
 
 /// What programs read of /etc, and what holds no secret: the dynamic loader's cache, names of
 /// services, certificates, fonts, the time zone, alternatives, and the settings of interpreters

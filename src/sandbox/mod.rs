@@ -72,8 +72,6 @@ pub struct Program {
     /// Where it starts.
     #[serde(serialize_with = "text::path")]
     pub workdir: PathBuf,
-    /// Whether the working directory is made where it is missing (an image's own).
-    pub make_workdir: bool,
     /// Which of standard input, output and error are on a pseudo-terminal of the box's own.
     pub terminal: [bool; 3],
 }

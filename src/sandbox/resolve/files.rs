@@ -4,17 +4,22 @@
 use std::path::{Component, Path, PathBuf};
 
 use super::super::{Mount, What};
-use crate::error::{Error, Result};
-use crate::host::{Host, World};
-use crate::profile::{Grant, Profile};
+use super::Inputs;
+use crate::error::{During, Error, Result};
+use crate::host::{Host, Source, World};
+use crate::profile::Grant;
 
-pub(super) fn grants(profile: &Profile, host: &Host, world: &mut dyn World) -> Result<Vec<Mount>> {
-    let mut mounts = Vec::new();
+pub(super) fn grants(inputs: &Inputs<'_>, world: &mut dyn World) -> Result<Vec<Mount>> {
+    let Inputs { profile, host, own, .. } = inputs;
+    let mut granted = Vec::new();
     for (list, write) in [(&profile.files.read, false), (&profile.files.write, true)] {
         for grant in list {
-            mounts.extend(bind(grant, write, host, world)?);
+            granted.extend(bind(grant, write, host, world)?);
         }
     }
+    // What protects comes first, so that nothing that was said is widened by it.
+    let mut mounts = protection(&granted, own, world)?;
+    mounts.extend(granted);
     for grant in &profile.files.tmpfs {
         mounts.push(Mount {
             target: cleaned(&grant.at, "tmpfs")?,
@@ -29,12 +34,7 @@ pub(super) fn grants(profile: &Profile, host: &Host, world: &mut dyn World) -> R
     Ok(mounts)
 }
 
-fn bind(
-    grant: &Grant,
-    write: bool,
-    host: &Host,
-    world: &mut dyn World,
-) -> Result<Option<Mount>> {
+fn bind(grant: &Grant, write: bool, host: &Host, world: &mut dyn World) -> Result<Option<Mount>> {
     let path = on_host(&grant.path, host).map_err(|error| error.within(&grant.origin))?;
     let source = match world.open(&path) {
         Ok(source) => source,
@@ -69,6 +69,39 @@ fn bind(
     }))
 }
 
+/// Keeps casemate's own directories read-only where a writable grant holds them. Each directory on
+/// the way becomes a mount of its own, since a mount point cannot be renamed away.
+fn protection(granted: &[Mount], own: &[Source], world: &mut dyn World) -> Result<Vec<Mount>> {
+    let mut mounts = Vec::new();
+    for mount in granted {
+        let What::Bind { source, write: true, exec } = &mount.what else { continue };
+        for own in own {
+            if source.path.starts_with(&own.path) {
+                return Err(Error::new(format!(
+                    "{}: {} is casemate's own, which no program may change",
+                    mount.origin,
+                    source.path.display()
+                ))
+                .hint("grant it read-only, or another directory"));
+            }
+            let Ok(below) = own.path.strip_prefix(&source.path) else { continue };
+            let (mut path, mut target) = (source.path.clone(), mount.target.clone());
+            for part in below.components() {
+                path.push(part);
+                target.push(part);
+                let write = path != own.path;
+                let source = world.open(&path).at("open", &path)?;
+                mounts.push(Mount {
+                    target: target.clone(),
+                    what: What::Bind { source, write, exec: *exec },
+                    origin: "casemate's own files".to_owned(),
+                });
+            }
+        }
+    }
+    Ok(mounts)
+}
+
 /// A grant's path as an absolute one of the host.
 pub(super) fn on_host(path: &Path, host: &Host) -> Result<PathBuf> {
     if let Ok(rest) = path.strip_prefix("~") {
@@ -80,9 +113,10 @@ pub(super) fn on_host(path: &Path, host: &Host) -> Result<PathBuf> {
     if path.is_absolute() {
         return Ok(lexical(path));
     }
-    let cwd = host.cwd.as_ref().ok_or_else(|| {
-        Error::new(format!("{}: the working directory is gone", path.display()))
-    })?;
+    let cwd = host
+        .cwd
+        .as_ref()
+        .ok_or_else(|| Error::new(format!("{}: the working directory is gone", path.display())))?;
     Ok(lexical(&cwd.join(path)))
 }
 

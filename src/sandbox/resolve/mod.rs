@@ -9,7 +9,7 @@ mod root;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
-use super::{Degraded, Program, Rlimit, Root, Sandbox};
+use super::{Degraded, Mount, Program, Rlimit, Root, Sandbox, What};
 use crate::confine::landlock::{self, Access, Rules};
 use crate::confine::seccomp::{Architecture, Policy};
 use crate::error::{Error, Result};
@@ -34,6 +34,9 @@ pub struct Inputs<'a> {
     pub image: Option<ImageInput>,
     /// What names ids in the box.
     pub names: Names,
+    /// casemate's own directories, which no program may change: a layer or a compiled filter put
+    /// there would be the next box's.
+    pub own: Vec<Source>,
 }
 
 /// An image as far as a plan needs it.
@@ -69,10 +72,18 @@ pub fn resolve(inputs: &Inputs<'_>, world: &mut dyn World) -> Result<Sandbox> {
     let root = root::choose(profile, host, image.as_ref());
     let memory = profile.root.scratch_size.unwrap_or(Size::Percent(50));
     let mut mounts = root::base(&root, &identity, &hostname, network, world)?;
-    mounts.extend(files::grants(profile, host, world)?);
-    let mounts = files::in_order(mounts);
+    mounts.extend(files::grants(inputs, world)?);
+    let mut mounts = files::in_order(mounts);
 
     let program = program(inputs, &identity, &mounts, &hostname, world)?;
+    // As podman: an image's own working directory is made where a layer lacks it.
+    if profile.program.workdir.is_none() && program.workdir != Path::new("/") && image.is_some() {
+        mounts.push(Mount {
+            target: program.workdir.clone(),
+            what: What::Directory { mode: 0o755 },
+            origin: "the image's working directory".to_owned(),
+        });
+    }
     let rlimits = profile
         .limits
         .rlimits
@@ -132,7 +143,7 @@ fn landlock_rules(
     profile: &Profile,
     host: &Host,
     root: &Root,
-    mounts: &[super::Mount],
+    mounts: &[Mount],
     network: NetworkMode,
     degraded: &mut Vec<Degraded>,
 ) -> Result<Option<Rules>> {
@@ -145,7 +156,8 @@ fn landlock_rules(
     // A network namespace of its own hides the host's abstract sockets, and a PID namespace its
     // processes; only the host's network leaves the scope as the one wall (CVE-2020-15257).
     if network == NetworkMode::Host && !scoped {
-        let reason = "with the host's network, only Landlock of Linux 6.12 hides its abstract sockets";
+        let reason =
+            "with the host's network, only Landlock of Linux 6.12 hides its abstract sockets";
         give_up(profile, Control::AbstractSockets, reason, degraded)?;
     }
     if abi == 0 {
@@ -155,11 +167,11 @@ fn landlock_rules(
     rules.add("/", if root.is_writable() { Access::Write } else { Access::Read });
     for mount in mounts {
         match &mount.what {
-            super::What::Bind { write: true, .. }
-            | super::What::Tmpfs { .. }
-            | super::What::Private { .. } => rules.add(&mount.target, Access::Write),
-            super::What::Proc => rules.add(&mount.target, Access::Update),
-            super::What::Devices => {
+            What::Bind { write: true, .. } | What::Tmpfs { .. } | What::Private { .. } => {
+                rules.add(&mount.target, Access::Write);
+            }
+            What::Proc => rules.add(&mount.target, Access::Update),
+            What::Devices => {
                 rules.add(&mount.target, Access::Device);
                 rules.add(mount.target.join("shm"), Access::Write);
             }
@@ -198,7 +210,7 @@ fn seccomp(profile: &Profile) -> Result<Option<Policy>> {
 fn program(
     inputs: &Inputs<'_>,
     identity: &Identity,
-    mounts: &[super::Mount],
+    mounts: &[Mount],
     hostname: &str,
     world: &mut dyn World,
 ) -> Result<Program> {
@@ -206,7 +218,7 @@ fn program(
     let config = image.as_ref().map(|image| &image.config);
     let argv = argv(inputs)?;
     let image_workdir = config.and_then(|config| config.working_dir.as_deref()).map(Path::new);
-    let (workdir, make_workdir) = match (&profile.program.workdir, image_workdir) {
+    let workdir = match (&profile.program.workdir, image_workdir) {
         (Some(workdir), _) => {
             if !workdir.is_absolute() {
                 return Err(Error::new(format!(
@@ -214,15 +226,14 @@ fn program(
                     workdir.display()
                 )));
             }
-            (workdir.clone(), false)
+            workdir.clone()
         }
-        // As podman: an image's own working directory is made where a layer lacks it.
-        (None, Some(workdir)) if workdir.is_absolute() => (workdir.to_owned(), true),
-        (None, _) if image.is_some() => (PathBuf::from("/"), false),
+        (None, Some(workdir)) if workdir.is_absolute() => workdir.to_owned(),
+        (None, _) if image.is_some() => PathBuf::from("/"),
         // Where the working directory was granted at its own path, that is where one wants to be.
         (None, _) => match &host.cwd {
-            Some(cwd) if files::is_granted(cwd, mounts) => (cwd.clone(), false),
-            _ => (identity.home.clone(), false),
+            Some(cwd) if files::is_granted(cwd, mounts) => cwd.clone(),
+            _ => identity.home.clone(),
         },
     };
     let terminals = host.terminals;
@@ -234,7 +245,7 @@ fn program(
     };
     let environment =
         environment::collect(profile, host, identity, config, hostname, &terminal, world)?;
-    Ok(Program { argv, environment, workdir, make_workdir, terminal })
+    Ok(Program { argv, environment, workdir, terminal })
 }
 
 /// The command as podman composes it: the entrypoint, then the words of the command line, or the
@@ -251,7 +262,10 @@ fn argv(inputs: &Inputs<'_>) -> Result<Vec<OsString>> {
     argv.extend(if inputs.command.is_empty() { default } else { inputs.command.clone() });
     match argv.first() {
         None => Err(Error::new("run: no command given").hint(match &inputs.image {
-            Some(image) => format!("image {} has neither Entrypoint nor Cmd; add the command to run", image.name),
+            Some(image) => format!(
+                "image {} has neither Entrypoint nor Cmd; add the command to run",
+                image.name
+            ),
             None => "add the command to run, such as: casemate run -- ls /".to_owned(),
         })),
         Some(first) if first.is_empty() => Err(Error::new("run: the command is empty")),
