@@ -8,7 +8,7 @@ use crate::ui::escape;
 
 /// The whole plan. Foreign text is escaped.
 pub fn text(sandbox: &Sandbox) -> String {
-    let mut page = Page(String::new());
+    let mut page = Page::default();
     page.section("program");
     page.line("command", &words(&sandbox.program.argv));
     page.line("directory", &path(&sandbox.program.workdir));
@@ -57,24 +57,41 @@ pub fn text(sandbox: &Sandbox) -> String {
     for note in &sandbox.notes {
         page.line("-", note);
     }
-    page.0
+    page.finish()
 }
 
-struct Page(String);
+/// Sections of lines, a key and a value each, aligned within the section.
+#[derive(Default)]
+struct Page {
+    done: String,
+    lines: Vec<(String, String)>,
+}
 
 impl Page {
     fn section(&mut self, name: &str) {
-        if !self.0.is_empty() {
-            self.0.push('\n');
+        self.flush();
+        if !self.done.is_empty() {
+            self.done.push('\n');
         }
-        self.0.push_str(name);
-        self.0.push('\n');
+        self.done.push_str(name);
+        self.done.push('\n');
     }
 
     fn line(&mut self, key: &str, value: &str) {
-        // Writing to a String cannot fail. What is read here was escaped by `path` and `bytes`, or
-        // is our own; escaping once more changes nothing.
-        let _infallible = writeln!(self.0, "  {:<14} {}", escape(key), escape(value));
+        self.lines.push((escape(key), escape(value)));
+    }
+
+    fn flush(&mut self) {
+        let width = self.lines.iter().map(|(key, _)| key.chars().count()).max().unwrap_or(0);
+        for (key, value) in self.lines.drain(..) {
+            // Writing to a String cannot fail.
+            let _infallible = writeln!(self.done, "  {key:<width$}  {value}");
+        }
+    }
+
+    fn finish(mut self) -> String {
+        self.flush();
+        self.done
     }
 }
 
