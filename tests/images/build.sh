@@ -82,7 +82,7 @@ write_tar() { tar -C "$layout" --sort=name -cf "$output" .; }
 
 # hostile KIND: a busybox image with one trap in it. The targets are fixed names that the tests look at.
 hostile() {
-    local root=$work/bundle/rootfs trap_target=/var/tmp/casemate-test/trap
+    local root=$work/bundle/rootfs trap_target=/var/tmp/casemate-trap
     new_image
     unpack_root
     busybox_tree "$root"
@@ -94,7 +94,7 @@ hostile() {
     passwd-link) rm "$root/etc/passwd"; ln -s "$trap_target/passwd" "$root/etc/passwd" ;;
     tmp-link) rmdir "$root/tmp"; ln -s "$trap_target" "$root/tmp" ;;
     suid)
-        # A setuid-root shell and a setuid-root probe: no privilege may come of them.
+        # A setuid-root program: no privilege may come of it.
         cp "$root/bin/busybox" "$root/bin/suid"
         chmod 4755 "$root/bin/suid"
         ;;
@@ -120,17 +120,18 @@ small() {
     ln "$root/data/kept/file" "$root/data/hardlink"
     ln -s kept/file "$root/data/symlink"
     pack_layer
-    # Layer 2: whiteouts of a file and of a directory, and a directory that became a file.
+    # Layer 2: whiteouts of a file and of a directory.
     rm "$root/data/gone"
-    rm -r "$root/data/removed" "$root/data/replaced"
-    echo second >"$root/data/replaced"
+    rm -r "$root/data/removed"
     mkdir -p "$root/srv/second"
     echo second >"$root/srv/second/file"
     pack_layer
-    # Layer 3: a directory removed and made anew; its archive says so with an opaque mark.
+    # Layer 3: a directory removed and made anew, which its archive says with an opaque mark, and a
+    # directory that became a file, which it says by naming the file.
     mkdir -p "$work/opaque/data/covered"
     : >"$work/opaque/data/covered/.wh..wh..opq"
     echo third >"$work/opaque/data/covered/shown"
+    echo third >"$work/opaque/data/replaced"
     tar -C "$work/opaque" --owner=0 --group=0 --numeric-owner -cf "$work/opaque.tar" data
     umoci raw add-layer --image "$layout:latest" "$work/opaque.tar"
     config --config.env PATH=/bin --config.env GREETING='hello from the image' \
