@@ -82,6 +82,7 @@ fn escape_54_the_environment_of_the_host_does_not_come_in() {
     let inside = set(casemate(["run", "--", "env", "-0"])).without_env("XDG_DATA_HOME").output();
     let inside = inside.succeeds().out();
     assert!(!inside.contains("/nowhere/casemate-test"), "{inside}");
+    assert!(["PATH", "HOME"].iter().all(|name| names(&inside).contains(name)), "{inside}");
     for name in names(&inside) {
         let known = EXPECTED.contains(&name) || name.starts_with("LC_");
         assert!(known, "{name} is in the box's environment: {inside}");

@@ -261,7 +261,7 @@ static void mount_api(char **argv) {
     say_for("fsconfig", syscall(SYS_fsconfig, -1, 0, 0, 0, 0));
     say_for("fsmount", syscall(SYS_fsmount, -1, 0, 0));
     say_for("fspick", syscall(SYS_fspick, AT_FDCWD, "/", 0));
-    say_for("open_tree", syscall(SYS_open_tree, AT_FDCWD, "/", 1 /* OPEN_TREE_CLONE */));
+    say_for("open_tree", syscall(SYS_open_tree, AT_FDCWD, "/", 1 /* OPEN_TREE_CLONE */ | AT_RECURSIVE));
     say_for("move_mount", syscall(SYS_move_mount, AT_FDCWD, "/", AT_FDCWD, "/", 0));
     say_for("mount_setattr", syscall(SYS_mount_setattr, AT_FDCWD, "/", 0, attributes, sizeof attributes));
 }
@@ -531,6 +531,12 @@ static void core_limit(char **argv) {
         printf("%lld %lld\n", (long long)limit.rlim_cur, (long long)limit.rlim_max);
 }
 
+/* exec PROGRAM: what the kernel makes of it. */
+static void exec_program(char **argv) {
+    execl(argv[0], argv[0], (char *)NULL);
+    say(-1);
+}
+
 static void crash(char **argv) {
     (void)argv;
     signal(SIGSEGV, SIG_DFL);
@@ -634,6 +640,7 @@ static const struct {
     {"setgroups", 1, set_groups},
     {"raise-cap", 1, raise_cap},
     {"core-limit", 0, core_limit},
+    {"exec", 1, exec_program},
     {"crash", 0, crash},
     {"sleep", 1, sleep_for},
     {"orphan", 1, orphan},
