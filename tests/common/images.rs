@@ -15,8 +15,10 @@ const RECIPE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/images/build.sh
 pub enum Image {
     /// Debian with a shell, git, gcc, make, python and node; an OCI layout as a directory.
     Debian,
-    /// Busybox in three layers, with every field of an image's configuration; an OCI layout as a tar.
+    /// Busybox in three layers, with Cmd, User, WorkingDir and Env; an OCI layout as a tar.
     Small,
+    /// Busybox with an Entrypoint and a Cmd.
+    Entry,
     /// The same as `docker save` writes it.
     SmallDocker,
     /// A plain root file system, without a configuration.
@@ -34,6 +36,7 @@ impl Image {
         match self {
             Image::Debian => ("debian".into(), ""),
             Image::Small => ("small".into(), ".tar"),
+            Image::Entry => ("entry".into(), ".tar"),
             Image::SmallDocker => ("small-docker".into(), ".tar"),
             Image::RootfsGz => ("rootfs".into(), ".tar.gz"),
             Image::RootfsZst => ("rootfs".into(), ".tar.zst"),

@@ -125,7 +125,7 @@ fn escape_59_a_program_named_as_an_option_is_run() {
 fn escape_59_words_after_the_command_are_its_own() {
     let text = casemate(["run", "echo", "--network", "host", "-v", "/:/host", "--"]).text();
     assert_eq!(text, "--network host -v /:/host --");
-    let image = image(Image::Small);
+    let image = image(Image::Entry);
     let text = casemate(["run", "--image", &image, "--", "--network", "host"]).text();
     assert_eq!(text, "entry --network host", "arguments of the image's entry point");
 }

@@ -3,7 +3,8 @@
 #
 #   debian        OUTPUT is an OCI layout (directory): Debian with shell, git, gcc, make, python, node
 #   small         OUTPUT is an OCI layout (tar): busybox in three layers, with whiteouts, an opaque
-#                 directory, Entrypoint, Cmd, User, WorkingDir and Env
+#                 directory, Cmd, User, WorkingDir and Env
+#   entry         OUTPUT is an OCI layout (tar): busybox with an Entrypoint and a Cmd
 #   small-docker  OUTPUT is a docker-archive of the same image
 #   rootfs        OUTPUT is a plain root file system, tar.gz or tar.zst by its name
 #   static        OUTPUT is an OCI layout (tar) with a single static program and no shell
@@ -136,7 +137,7 @@ small() {
     umoci raw add-layer --image "$layout:latest" "$work/opaque.tar"
     config --config.env PATH=/bin --config.env GREETING='hello from the image' \
         --config.env EMPTY= --config.user worker --config.workingdir /work/deep \
-        --config.entrypoint /bin/echo --config.entrypoint entry --config.cmd one --config.cmd two
+        --config.cmd /bin/echo --config.cmd 'the default command'
     umoci gc --layout "$layout"
 }
 
@@ -159,6 +160,15 @@ small-docker)
     small
     skopeo copy --quiet "oci:$layout:latest" "docker-archive:$output:small:latest"
     ;;
+entry)
+    new_image
+    unpack_root
+    busybox_tree "$work/bundle/rootfs"
+    pack_layer
+    config --config.env PATH=/bin --config.entrypoint /bin/echo --config.entrypoint entry \
+        --config.cmd one --config.cmd two
+    write_tar
+    ;;
 rootfs)
     busybox_tree "$work/rootfs"
     mkdir "$work/rootfs/data"
@@ -172,7 +182,7 @@ static)
     mkdir -p "$work/bundle/rootfs/app"
     cc -static -O1 -o "$work/bundle/rootfs/app/hello" "$here/hello.c"
     pack_layer
-    config --config.entrypoint /app/hello
+    config --config.cmd /app/hello
     write_tar
     ;;
 hostile-*)

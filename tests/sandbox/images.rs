@@ -8,22 +8,22 @@ fn run(name: &str, rest: &[&str]) -> String {
 
 #[test]
 fn the_entry_point_and_the_command_are_put_together() {
-    let name = image(Image::Small);
+    let name = image(Image::Entry);
     // Entrypoint ["/bin/echo","entry"], Cmd ["one","two"].
     assert_eq!(run(&name, &[]), "entry one two");
     assert_eq!(run(&name, &["--"]), "entry one two");
     assert_eq!(run(&name, &["--", "three"]), "entry three");
     assert_eq!(run(&name, &["three", "four"]), "entry three four");
-    let debian = image(Image::Debian);
-    assert_eq!(run(&debian, &["--", "echo", "no entry point"]), "no entry point");
+    // Cmd only: a command takes its place.
+    let small = image(Image::Small);
+    assert_eq!(run(&small, &[]), "the default command");
+    assert_eq!(run(&small, &["--", "echo", "another"]), "another");
 }
 
-/// Runs a shell command in the small image, whose entry point is not a shell.
+/// Runs a shell command in the small image.
 fn small(options: &[&str], script: &str) -> String {
-    let space = Workspace::new();
-    let profile = space.file("shell.toml", "[program]\nentrypoint = [\"/bin/sh\", \"-c\"]\n");
     let name = image(Image::Small);
-    casemate(["run", "--image", &name, "-p", &profile]).args(options).args(["--", script]).text()
+    casemate(["run", "--image", &name]).args(options).args(["--", "sh", "-c", script]).text()
 }
 
 #[test]
@@ -55,13 +55,11 @@ fn later_layers_remove_cover_and_replace() {
 
 #[test]
 fn every_form_of_an_archive_gives_the_same_tree() {
-    let space = Workspace::new();
-    let profile = space.file("shell.toml", "[program]\nentrypoint = [\"/bin/sh\", \"-c\"]\n");
     let list = |kind: Image| {
         let name = image(kind);
         let script = "find / -xdev -path /proc -prune -o -path /dev -prune -o -path /sys -prune -o \
                       -path /tmp -prune -o -path /run -prune -o -print | sort";
-        casemate(["run", "--image", &name, "-p", &profile, "--", script]).text()
+        casemate(["run", "--image", &name, "--", "sh", "-c", script]).text()
     };
     assert_eq!(list(Image::Small), list(Image::SmallDocker));
     assert_eq!(list(Image::RootfsGz), list(Image::RootfsZst));
@@ -91,11 +89,9 @@ fn a_directory_is_imported_too() {
 fn an_image_without_a_shell_runs() {
     let name = image(Image::Static);
     assert_eq!(run(&name, &[]), "hello from a box without a shell");
-    assert_eq!(run(&name, &["a", "b"]), "hello from a box without a shell a b");
-    let output = casemate(["run", "--image", &name, "-p"]);
-    let space = Workspace::new();
-    let profile = space.file("shell.toml", "[program]\nentrypoint = []\n");
-    output.arg(profile).args(["--", "sh"]).output().refuses(127, &["sh"]);
+    assert_eq!(run(&name, &["--", "/app/hello", "a"]), "hello from a box without a shell a");
+    let output = casemate(["run", "--image", &name, "--", "sh", "-c", "true"]).output();
+    output.refuses(127, &["sh"]);
 }
 
 #[test]
