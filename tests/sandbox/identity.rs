@@ -30,10 +30,14 @@ fn a_filter_and_no_new_privileges_are_on_for_every_process() {
 #[test]
 fn the_user_option_takes_names_and_numbers_of_the_image() {
     let name = image(Image::Small);
-    let with = |user: &str| casemate(["run", "--image", &name, "-u", user, "--"]).output();
-    assert!(with("worker").succeeds().text().starts_with("entry"));
-    assert!(with("1234").succeeds().text().starts_with("entry"));
-    assert!(with("1234:2345").succeeds().text().starts_with("entry"));
+    let with = |user: &str| {
+        let command = ["--", "sh", "-c", "echo $(id -u):$(id -g)"];
+        casemate(["run", "--image", &name, "-u", user]).args(command).output()
+    };
+    assert_eq!(with("worker").succeeds().text(), "1234:2345");
+    assert_eq!(with("1234").succeeds().text(), "1234:2345");
+    assert_eq!(with("1234:50").succeeds().text(), "1234:50");
+    assert_eq!(with("worker:staff").succeeds().text(), "1234:50");
     with("nobody-knows").refuses(125, &["nobody-knows"]);
 }
 
