@@ -127,7 +127,7 @@ impl Run {
     }
 
     /// The command for the standard library, without streams.
-    pub(super) fn command(&self) -> Command {
+    pub fn command(&self) -> Command {
         let mut command = Command::new(&self.program);
         command
             .args(&self.arguments)
