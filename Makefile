@@ -20,7 +20,7 @@ BUILD_PACKAGES := gcc libc6-dev libseccomp-dev pkg-config
 IMAGE_PACKAGES := mmdebstrap umoci skopeo busybox-static
 TEST_PACKAGES := $(BUILD_PACKAGES) $(IMAGE_PACKAGES) bubblewrap git keyutils uidmap util-linux zstd procps
 DEMO_PACKAGES := $(BUILD_PACKAGES) $(IMAGE_PACKAGES) uidmap util-linux
-BENCH_PACKAGES := $(TEST_PACKAGES) firejail podman crun
+BENCH_PACKAGES := $(TEST_PACKAGES) firejail podman crun runc
 
 # A release is one static file: the C library and libseccomp are in it.
 STATIC = RUSTFLAGS="-C target-feature=+crt-static" LIBSECCOMP_LINK_TYPE=static \
