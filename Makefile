@@ -1,0 +1,73 @@
+# casemate: build, try, test, measure and install.
+#
+#   make demo      a box from a real Debian image, on a machine that has nothing but Debian
+#   make test      formatting, lints and every test
+#   make bench     start time, memory and throughput beside the peers that are installed
+#   make install   PREFIX=/usr/local DESTDIR=
+#
+# What is missing is installed from the distribution's packages, by root or with sudo.
+
+PREFIX ?= /usr/local
+DESTDIR ?=
+CARGO ?= cargo
+
+HOST := $(shell rustc -vV 2>/dev/null | sed -n 's/^host: //p')
+TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
+BINARY := $(TARGET_DIR)/$(HOST)/release/casemate
+
+# Programs and files that each task needs, and the packages that bring them.
+BUILD_PACKAGES := gcc libc6-dev libseccomp-dev pkg-config
+IMAGE_PACKAGES := mmdebstrap umoci skopeo busybox-static
+TEST_PACKAGES := $(BUILD_PACKAGES) $(IMAGE_PACKAGES) bubblewrap git keyutils uidmap util-linux zstd procps
+DEMO_PACKAGES := $(BUILD_PACKAGES) $(IMAGE_PACKAGES) uidmap util-linux
+BENCH_PACKAGES := $(TEST_PACKAGES) firejail podman crun runc
+
+# A release is one static file: the C library and libseccomp are in it.
+STATIC = RUSTFLAGS="-C target-feature=+crt-static" LIBSECCOMP_LINK_TYPE=static \
+	LIBSECCOMP_LIB_PATH="$$(dirname "$$(cc -print-file-name=libseccomp.a)")"
+
+.PHONY: build demo test bench install clean packages-build packages-demo packages-test packages-bench toolchain
+
+build: packages-build toolchain
+	$(STATIC) $(CARGO) build --release --locked --target $(HOST)
+	@ls -l $(BINARY)
+
+demo: packages-demo build
+	@tests/demo.sh $(BINARY)
+
+test: packages-test toolchain
+	$(CARGO) fmt --check
+	$(CARGO) clippy --all-targets --locked -- -D warnings
+	@tests/summary.sh $(CARGO) test --locked --no-fail-fast
+
+bench: packages-bench toolchain
+	$(STATIC) $(CARGO) bench --locked --target $(HOST) --bench casemate
+
+# The pages are installed when they are there; the binary must be.
+install:
+	@test -x "$(BINARY)" || { echo "make install: run make build first" >&2; exit 1; }
+	install -D -m 755 "$(BINARY)" "$(DESTDIR)$(PREFIX)/bin/casemate"
+	@for page in man/*.[15]; do \
+		test -e "$$page" || continue; \
+		section=$${page##*.}; \
+		install -D -m 644 "$$page" "$(DESTDIR)$(PREFIX)/share/man/man$$section/$${page##*/}" || exit 1; \
+		echo "install $$page"; \
+	done
+
+clean:
+	$(CARGO) clean
+
+toolchain:
+	@command -v $(CARGO) >/dev/null && command -v rustc >/dev/null || { \
+		echo "casemate is built with Rust 1.90 or newer, and there is no cargo here." >&2; \
+		echo "Install it from https://rustup.rs, or on Debian testing: apt-get install cargo" >&2; \
+		exit 1; }
+
+packages-build:
+	@tests/packages.sh $(BUILD_PACKAGES)
+packages-demo:
+	@tests/packages.sh $(DEMO_PACKAGES)
+packages-test:
+	@tests/packages.sh $(TEST_PACKAGES)
+packages-bench:
+	@tests/packages.sh $(BENCH_PACKAGES)

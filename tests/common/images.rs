@@ -1,0 +1,112 @@
+//! Real images, built once for a recipe and imported once for a casemate.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use super::command::casemate;
+use super::user::{is_root, lock, user};
+
+const RECIPE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/images/build.sh");
+
+/// The images that tests/images/build.sh knows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Image {
+    /// Debian with a shell, git, gcc, make, python and node; an OCI layout as a directory.
+    Debian,
+    /// Busybox in three layers, with Cmd, User, WorkingDir and Env; an OCI layout as a tar.
+    Small,
+    /// Busybox with an Entrypoint and a Cmd.
+    Entry,
+    /// The same as `docker save` writes it.
+    SmallDocker,
+    /// A plain root file system, without a configuration.
+    RootfsGz,
+    RootfsZst,
+    /// One static program and nothing else.
+    Static,
+    /// An image with a trap of that name.
+    Hostile(&'static str),
+}
+
+impl Image {
+    /// The name for the recipe, and the ending of the file.
+    fn recipe(self) -> (String, &'static str) {
+        match self {
+            Image::Debian => ("debian".into(), ""),
+            Image::Small => ("small".into(), ".tar"),
+            Image::Entry => ("entry".into(), ".tar"),
+            Image::SmallDocker => ("small-docker".into(), ".tar"),
+            Image::RootfsGz => ("rootfs".into(), ".tar.gz"),
+            Image::RootfsZst => ("rootfs".into(), ".tar.zst"),
+            Image::Static => ("static".into(), ".tar"),
+            Image::Hostile(trap) => (format!("hostile-{trap}"), ".tar"),
+        }
+    }
+
+    /// The name it is imported under.
+    pub fn name(self) -> String {
+        let (name, ending) = self.recipe();
+        format!("{name}{}", ending.strip_prefix(".tar").unwrap_or_default()).replace('.', "-")
+    }
+
+    /// The built image, as a file or directory that `casemate import` takes.
+    pub fn archive(self) -> PathBuf {
+        let (name, ending) = self.recipe();
+        let cache = cache();
+        let built = cache.join(format!("{name}-{}{ending}", recipe_hash()));
+        let _lock = lock(&format!("build-{name}"));
+        if built.exists() {
+            return built;
+        }
+        fs::create_dir_all(&cache).unwrap();
+        let partial = cache.join(format!("partial-{name}{ending}"));
+        let output = Command::new(RECIPE).arg(&name).arg(&partial).output().expect("bash starts");
+        assert!(
+            output.status.success(),
+            "building the image {name} failed:\n{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        fs::rename(&partial, &built).unwrap();
+        built
+    }
+}
+
+/// The name of the image in the user's store; built and imported at the first call.
+pub fn image(image: Image) -> String {
+    let name = image.name();
+    let archive = image.archive();
+    let marker = user().base.join("imported").join(&name);
+    let _lock = lock("import");
+    if !marker.exists() {
+        casemate(["import", &name])
+            .arg(&archive)
+            .timeout(Duration::from_secs(180))
+            .output()
+            .succeeds();
+        fs::write(marker, "").unwrap();
+    }
+    name
+}
+
+/// Where built images are kept between runs of the suite.
+fn cache() -> PathBuf {
+    if let Some(chosen) = std::env::var_os("CASEMATE_TEST_CACHE") {
+        return chosen.into();
+    }
+    match is_root() {
+        true => PathBuf::from("/var/cache/casemate-test"),
+        false => user().home.join(".cache/casemate-test"),
+    }
+}
+
+/// A name for the state of the recipe.
+fn recipe_hash() -> String {
+    use sha2::{Digest, Sha256};
+    let mut hash = Sha256::new();
+    for file in [Path::new(RECIPE), &Path::new(RECIPE).with_file_name("hello.c")] {
+        hash.update(fs::read(file).unwrap());
+    }
+    hash.finalize().iter().take(6).map(|byte| format!("{byte:02x}")).collect()
+}

@@ -1,0 +1,56 @@
+//! The attack probe, compiled once, and the two ways to run it.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::OnceLock;
+
+use super::command::{Run, casemate};
+use super::user::{lock, user};
+
+/// Where the probe is seen in a box.
+pub const INSIDE: &str = "/run/probe";
+
+/// The path of the static probe.
+pub fn probe() -> &'static Path {
+    static PROBE: OnceLock<PathBuf> = OnceLock::new();
+    PROBE.get_or_init(|| compile("probe", "tests/probe/probe.c"))
+}
+
+/// Compiles a C file of the repository to a static program that the user can run.
+pub fn compile(name: &str, source: &str) -> PathBuf {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join(source);
+    let program = user().base.join("bin").join(name);
+    let _lock = lock("compile");
+    let modified = |path: &Path| fs::metadata(path).and_then(|metadata| metadata.modified());
+    if modified(&program).is_ok_and(|built| built > modified(&source).unwrap()) {
+        return program;
+    }
+    let compiled = Command::new("cc")
+        .args(["-static", "-O1", "-pthread", "-Wall", "-Wextra", "-Werror", "-o"])
+        .args([&program, &source])
+        .status()
+        .expect("the C compiler starts");
+    assert!(compiled.success(), "cc {} failed", source.display());
+    program
+}
+
+/// The attempt outside of any box: what it prints.
+pub fn plain_probe(arguments: &[&str]) -> String {
+    Run::new(probe()).args(arguments).text()
+}
+
+/// The attempt in a box with the host's own system, under these options: what it prints.
+pub fn boxed_probe(options: &[&str], arguments: &[&str]) -> String {
+    boxed(options).args(arguments).text()
+}
+
+/// The command for an attempt in a box, to which the probe's arguments are still to be added.
+pub fn boxed(options: &[&str]) -> Run {
+    casemate(["run"]).args(options).arg("-v").arg(volume()).args(["--", INSIDE])
+}
+
+/// The volume that brings the probe into a box.
+pub fn volume() -> String {
+    format!("{}:{INSIDE}:ro,exec", probe().display())
+}
