@@ -133,7 +133,10 @@ fn expand(file: File, mut scratch: File) -> Result<File> {
     let bad = |error: io::Error| unreadable(&error);
     let (head, stream) = peek(&file, 512).map_err(bad)?;
     let mut unpacked = Compression::detect(&head)?.decode(stream).map_err(bad)?;
-    io::copy(&mut unpacked, &mut scratch).map_err(bad)?;
+    io::copy(&mut unpacked, &mut scratch).map_err(|error| match error.raw_os_error() {
+        Some(_) => Error::os("unpack", "the archive into the store", error),
+        None => bad(error),
+    })?;
     Ok(scratch)
 }
 

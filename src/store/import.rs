@@ -112,8 +112,9 @@ impl Work<'_> {
 
     fn directory(self, reference: &Reference, dir: OwnedFd) -> Result<Imported> {
         let created = fstat(&dir).during("stat", "the directory")?.st_mtime;
-        self.single(reference, created, false, move |sink| {
-            directory::send(dir, sink).map(|()| None)
+        self.single(reference, created, false, move |sink| match directory::send(dir, sink) {
+            Err(_) if sink.is_closed() => Ok(None),
+            sent => sent.map(|()| None),
         })
     }
 

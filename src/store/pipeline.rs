@@ -25,15 +25,24 @@ pub(super) struct Sink {
     full: SyncSender<Vec<u8>>,
     empty: Receiver<Vec<u8>>,
     buffer: Vec<u8>,
+    closed: bool,
 }
 
 impl Sink {
+    /// Whether the other side has ended early. It does so only when it failed, and then its error
+    /// counts and not the producer's.
+    pub(super) fn is_closed(&self) -> bool {
+        self.closed
+    }
+
     fn send(&mut self) -> io::Result<()> {
         let next = self.empty.try_recv().unwrap_or_else(|_| Vec::with_capacity(BUFFER));
         let full = std::mem::replace(&mut self.buffer, next);
         self.buffer.clear();
-        // The other side ends early only when it failed, and then its error counts.
-        self.full.send(full).map_err(|_| io::ErrorKind::BrokenPipe.into())
+        self.full.send(full).map_err(|_| {
+            self.closed = true;
+            io::ErrorKind::BrokenPipe.into()
+        })
     }
 
     /// Sends all that a reader has; reads into the buffers that are sent.
@@ -129,7 +138,8 @@ pub(super) fn run<P: Send, C>(
     std::thread::scope(|scope| {
         let (full, full_in) = sync_channel(BUFFERS);
         let (empty, empty_in) = sync_channel(BUFFERS);
-        let mut sink = Sink { full, empty: empty_in, buffer: Vec::with_capacity(BUFFER) };
+        let mut sink =
+            Sink { full, empty: empty_in, buffer: Vec::with_capacity(BUFFER), closed: false };
         let producer = std::thread::Builder::new()
             .name("casemate-read".to_owned())
             .spawn_scoped(scope, move || produce(&mut sink))

@@ -232,18 +232,23 @@ fn a_full_disk_is_named_and_leaves_nothing() {
     if let Some(home) = std::env::var_os("CASEMATE_TEST_FULL") {
         let home = Path::new(&home);
         let data = "x".repeat(3 << 20);
-        let source = archive([Entry::file("small", "x"), Entry::file("dir/large", &data)]);
-        fs::write(home.join("source"), source).unwrap();
+        let large = archive([Entry::file("small", "x"), Entry::file("dir/large", &data)]);
+        fs::write(home.join("tar"), &large).unwrap();
+        fs::write(home.join("tar.gz"), gzip(&large)).unwrap();
+        fs::create_dir_all(home.join("tree/dir")).unwrap();
+        fs::write(home.join("tree/dir/large"), data.repeat(3)).unwrap();
         let store = Store::open(&home.join("small/data")).unwrap();
-        let reference = reference("test");
-        let error = casemate::store::import(&store, &reference, &home.join("source")).unwrap_err();
-        let words = error.to_string();
-        assert!(words.ends_with("entry dir/large: No space left on device"), "{words}");
-        assert!(error.hints()[0].contains("XDG_DATA_HOME"));
-        assert!(store.images().unwrap().is_empty());
-        for place in ["layers", "staging"] {
-            let place = home.join("small/data/casemate/store").join(place);
-            assert!(fs::read_dir(place).unwrap().next().is_none());
+        for source in ["tar", "tar.gz", "tree"] {
+            let source = home.join(source);
+            let error = casemate::store::import(&store, &reference("test"), &source).unwrap_err();
+            let words = error.to_string();
+            assert!(words.ends_with("entry dir/large: No space left on device"), "{words}");
+            assert!(error.hints()[0].contains("XDG_DATA_HOME"));
+            assert!(store.images().unwrap().is_empty());
+            for place in ["layers", "staging"] {
+                let place = home.join("small/data/casemate/store").join(place);
+                assert!(fs::read_dir(place).unwrap().next().is_none());
+            }
         }
         return;
     }
