@@ -1,6 +1,8 @@
 //! The plan: profile and a made-up host in, the text of `explain` out, compared with files that are
 //! in the repository. `CASEMATE_BLESS=1` writes them anew; read the difference before committing.
 
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::io;
@@ -272,7 +274,7 @@ fn what_cannot_be_is_refused_before_anything_runs() {
     let error = plan("[seccomp]\nallow = [\"opne\"]", &["ls"], &host(), None).unwrap_err();
     assert!(error.to_string().contains("opne"), "{error}");
     let error = plan("[files]\nread = [\"/nowhere\"]", &["ls"], &host(), None).unwrap_err();
-    assert!(error.to_string().starts_with("test.toml:2: open /nowhere"), "{error}");
+    assert!(error.to_string().starts_with("test.toml:2:9: open /nowhere"), "{error}");
 }
 
 #[test]

@@ -166,7 +166,13 @@ impl Prepared {
                 )
             }
             nix::errno::Errno::ENOENT | nix::errno::Errno::ENOTDIR => {
-                Error::new(format!("execute {name}: command not found")).exit(Exit::NotFound)
+                let error = if name.contains('/') {
+                    Error::os("execute", &name, errno)
+                } else {
+                    Error::new(format!("execute {name}: command not found"))
+                        .hint("none of the directories in the box's PATH has it")
+                };
+                error.exit(Exit::NotFound)
             }
             _ => {
                 let error = Error::os("execute", &name, errno).exit(Exit::CannotExecute);

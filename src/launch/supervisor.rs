@@ -76,23 +76,21 @@ pub fn launch(sandbox: &Sandbox, options: Options) -> Result<i32> {
     drop(inherited);
     let mut supervisor = Supervisor {
         child,
+        network: None,
         channel: Some(channel),
         signals,
         program: None,
         pending: Vec::new(),
         relay: None,
         deadline: sandbox.timeout.map(|seconds| Instant::now() + Duration::from_secs(seconds)),
+        timeout: sandbox.timeout,
         timed_out: false,
         outcome: None,
     };
     process::trim_heap();
     let result = network.and_then(|network| {
-        let result = supervisor.run();
-        if let Some(process) = network {
-            waitid(Id::PIDFd(process.pidfd.as_fd()), WaitPidFlag::WEXITED)
-                .during("wait for", "the network's process")?;
-        }
-        result
+        supervisor.network = network;
+        supervisor.run()
     });
     let ended = supervisor.end();
     drop(supervisor);
@@ -155,6 +153,8 @@ const GRACE: Duration = Duration::from_secs(2);
 
 struct Supervisor {
     child: Child,
+    /// The process that makes the network namespace, until it has ended.
+    network: Option<Child>,
     channel: Option<Channel>,
     signals: SignalFd,
     /// The program's pidfd, once it exists.
@@ -163,6 +163,8 @@ struct Supervisor {
     pending: Vec<i32>,
     relay: Option<Relay>,
     deadline: Option<Instant>,
+    /// The time that the box has, in seconds.
+    timeout: Option<u64>,
     timed_out: bool,
     outcome: Option<Result<i32>>,
 }
@@ -190,6 +192,9 @@ impl Supervisor {
             if let Some(relay) = &mut self.relay {
                 relay.transfer(&ready.relay)?;
             }
+            if ready.network {
+                self.reap_network()?;
+            }
             if ready.ended {
                 // What the box said last is still on its way.
                 while self.channel.is_some() {
@@ -209,6 +214,10 @@ impl Supervisor {
         if let Some(channel) = &self.channel {
             fds.push(PollFd::new(channel.fd(), PollFlags::POLLIN));
         }
+        let network = fds.len();
+        if let Some(process) = &self.network {
+            fds.push(PollFd::new(process.pidfd.as_fd(), PollFlags::POLLIN));
+        }
         let first = fds.len();
         if let Some(relay) = &self.relay {
             relay.interests(&mut fds);
@@ -224,6 +233,7 @@ impl Supervisor {
             signal: is_ready(0),
             ended: is_ready(1),
             channel: self.channel.is_some() && is_ready(2),
+            network: self.network.is_some() && is_ready(network),
             relay: (first..fds.len()).map(is_ready).collect(),
         })
     }
@@ -350,7 +360,8 @@ impl Supervisor {
         let status = waitid(Id::PIDFd(self.child.pidfd.as_fd()), WaitPidFlag::WEXITED)
             .during("wait for", "the box")?;
         if self.timed_out {
-            return Ok(Err(Error::new("timeout: the box was ended when its time was over")
+            let seconds = self.timeout.unwrap_or_default();
+            return Ok(Err(Error::new(format!("timeout: the box was ended after {seconds} s"))
                 .exit(Exit::TimedOut)));
         }
         Ok(match (self.outcome.take(), status) {
@@ -363,9 +374,18 @@ impl Supervisor {
         })
     }
 
+    fn reap_network(&mut self) -> Result<()> {
+        if let Some(process) = self.network.take() {
+            waitid(Id::PIDFd(process.pidfd.as_fd()), WaitPidFlag::WEXITED)
+                .during("wait for", "the network's process")?;
+        }
+        Ok(())
+    }
+
     /// Whatever happened: no process of the box is left, and the terminal is as it was.
     fn end(&mut self) -> Result<()> {
         self.kill();
+        self.reap_network()?;
         // ECHILD says that it was waited for already.
         match waitid(Id::PIDFd(self.child.pidfd.as_fd()), WaitPidFlag::WEXITED) {
             Ok(_) | Err(Errno::ECHILD) => {}
@@ -383,5 +403,6 @@ struct Ready {
     signal: bool,
     ended: bool,
     channel: bool,
+    network: bool,
     relay: Vec<bool>,
 }

@@ -184,9 +184,10 @@ fn landlock_rules(
 fn seccomp(profile: &Profile) -> Result<Option<Policy>> {
     let wanted = &profile.seccomp;
     if wanted.base == Some(SeccompBase::None) {
-        if let Some(name) = wanted.allow.first().or(wanted.deny.first()) {
+        if let Some(call) = wanted.allow.first().or(wanted.deny.first()) {
             return Err(Error::new(format!(
-                "seccomp {name}: allow and deny mean nothing with base = \"none\""
+                "{}: seccomp {}: allow and deny mean nothing with base = \"none\"",
+                call.origin, call.name
             )));
         }
         return Ok(None);
@@ -198,11 +199,12 @@ fn seccomp(profile: &Profile) -> Result<Option<Policy>> {
     if wanted.debug == Some(true) {
         policy = policy.with_debug();
     }
-    for name in &wanted.allow {
-        policy.allow(name)?;
+    for call in &wanted.allow {
+        policy.allow(&call.name).map_err(|error| error.within(&call.origin))?;
     }
-    for name in &wanted.deny {
-        policy.deny(name, nix::errno::Errno::EPERM)?;
+    for call in &wanted.deny {
+        let denied = policy.deny(&call.name, nix::errno::Errno::EPERM);
+        denied.map_err(|error| error.within(&call.origin))?;
     }
     Ok(Some(policy))
 }
