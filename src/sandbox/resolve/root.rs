@@ -8,6 +8,7 @@ use crate::error::{During, Error, Result};
 use crate::host::{Host, World};
 use crate::identity::Identity;
 use crate::profile::{NetworkMode, Profile, Scratch};
+use crate::rootfs::host::How;
 use crate::rootfs::{self, host as system};
 
 /// /etc/resolv.conf and the like are small; more is not one.
@@ -67,7 +68,7 @@ pub(super) fn base(
                 list.add("/etc/group", What::Append { content }, "identity");
             }
             if network == NetworkMode::Host {
-                for name in system::ETC_NETWORK {
+                for (name, _) in system::ETC_NETWORK {
                     let path = Path::new("/etc").join(name);
                     // Copied, not bound: what the image has at this name may be anything.
                     if let Ok(content) = world.read(&path, SMALL) {
@@ -124,13 +125,13 @@ fn host_system(list: &mut List, network: NetworkMode, world: &mut dyn World) -> 
         NetworkMode::Host => system::ETC_NETWORK.iter(),
         NetworkMode::None => [].iter(),
     });
-    for name in names {
+    for (name, how) in names {
         let path = Path::new("/etc").join(name);
         let what = match world.link(&path) {
             // A link into the system that is there anyway stays a link (os-release, localtime).
             Ok(Some(to)) if stays_inside(&to) => What::Link { to },
             // One of the short list may be missing, or not ours to read: then it is not there.
-            Ok(_) => match copied_or_bound(&path, world) {
+            Ok(_) => match copied_or_bound(&path, *how, world) {
                 Some(what) => what,
                 None => continue,
             },
@@ -141,17 +142,16 @@ fn host_system(list: &mut List, network: NetworkMode, world: &mut dyn World) -> 
     Ok(())
 }
 
-/// A small file is copied, which is cheaper than a mount of its own at start and at the end.
-fn copied_or_bound(path: &Path, world: &mut dyn World) -> Option<What> {
-    const COPIED: u64 = 4 << 10;
-    match world.read(path, COPIED) {
-        Ok(content) => Some(What::File { content }),
-        Err(_) => {
-            let source = world.open(path).ok()?;
-            let readable = source.identity.is_dir() || source.identity.is_file();
-            readable.then_some(What::Bind { source, write: false, exec: true })
-        }
+fn copied_or_bound(path: &Path, how: How, world: &mut dyn World) -> Option<What> {
+    const COPIED: u64 = 16 << 10;
+    if how == How::Copy
+        && let Ok(content) = world.read(path, COPIED)
+    {
+        return Some(What::File { content });
     }
+    let source = world.open(path).ok()?;
+    let usable = source.identity.is_dir() || source.identity.is_file();
+    usable.then_some(What::Bind { source, write: false, exec: true })
 }
 
 fn stays_inside(to: &Path) -> bool {
