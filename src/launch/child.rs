@@ -55,6 +55,7 @@ fn set_up(sandbox: &Sandbox, inherited: &Inherited) -> Result<Option<OwnedFd>> {
         layers: None,
         writable: None,
         memory: None,
+        early: Vec::new(),
         root: None,
         count: 0,
         scratch: inherited.scratch.as_deref(),
@@ -104,6 +105,8 @@ pub(super) struct Maker<'a> {
     pub(super) writable: Option<OwnedFd>,
     /// The box's own memory.
     pub(super) memory: Option<OwnedFd>,
+    /// The files that are in the writable layer already, since before it was mounted.
+    pub(super) early: Vec<&'a Path>,
     /// The new root.
     pub(super) root: Option<OwnedFd>,
     /// How many private directories there are in the memory, which are named by number.
@@ -114,8 +117,8 @@ pub(super) struct Maker<'a> {
     network: Option<&'a Channel>,
 }
 
-impl Maker<'_> {
-    fn perform(&mut self, sandbox: &Sandbox, step: Step<'_>) -> Result<()> {
+impl<'a> Maker<'a> {
+    fn perform(&mut self, sandbox: &'a Sandbox, step: Step<'_>) -> Result<()> {
         match step {
             Step::IdMaps => write_id_maps(sandbox),
             Step::Keyring => process::new_session_keyring().during("join", "a new session keyring"),
@@ -127,7 +130,7 @@ impl Maker<'_> {
             Step::FindSources => self.find_sources(sandbox),
             Step::Memory(size) => self.make_memory(&size.to_string()),
             Step::Root(root) => {
-                self.root = Some(root::make(root, self)?);
+                self.root = Some(root::make(root, &sandbox.mounts, self)?);
                 Ok(())
             }
             Step::Mount(mount) => self.make(mount),
@@ -261,8 +264,8 @@ impl Maker<'_> {
                 place::directory(self.root()?, target, *mode, Last::Follow).map(drop)
             }
             What::Link { to } => place::link(self.root()?, target, to),
+            What::File { .. } if self.early.contains(&target.as_path()) => Ok(()),
             What::File { content } => place::write(self.root()?, target, content),
-            What::Append { content } => place::append(self.root()?, target, content),
             What::Devices => devices::make(self, target),
             What::Proc => proc::make(self, target),
         }

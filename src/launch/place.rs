@@ -2,9 +2,8 @@
 //! that a symbolic link in an image or in a writable grant cannot lead out of it (CVE-2026-87766).
 
 use std::fs::File;
-use std::io::{Read, Seek, SeekFrom, Write};
+use std::io::Write;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::MetadataExt;
 use std::path::{Component, Path};
 
 use nix::errno::Errno;
@@ -96,28 +95,6 @@ pub(super) fn file(root: BorrowedFd<'_>, path: &Path) -> Result<OwnedFd> {
 pub(super) fn write(root: BorrowedFd<'_>, path: &Path, content: &[u8]) -> Result<()> {
     let (parent, name) = parent_of(root, path)?;
     fresh(parent.as_fd(), name, path)?.write_all(content).at("write", path)
-}
-
-/// Adds lines to a file, or makes it. The file is found inside the root whatever links lead to it.
-pub(super) fn append(root: BorrowedFd<'_>, path: &Path, lines: &[u8]) -> Result<()> {
-    match openat2(root, below(path), libc::O_RDWR | libc::O_NONBLOCK, 0, Resolve::InRoot) {
-        Ok(fd) => {
-            let mut file = File::from(fd);
-            let length = file.metadata().at("stat", path)?.size();
-            let mut last = [b'\n'];
-            if length > 0 {
-                file.seek(SeekFrom::End(-1)).at("seek in", path)?;
-                file.read_exact(&mut last).at("read", path)?;
-            }
-            file.seek(SeekFrom::End(0)).at("seek in", path)?;
-            if last[0] != b'\n' {
-                file.write_all(b"\n").at("write", path)?;
-            }
-            file.write_all(lines).at("write", path)
-        }
-        Err(error) if error.raw_os_error() == Some(libc::ENOENT) => write(root, path, lines),
-        Err(error) => Err(Error::os("open", path.display(), &error)),
-    }
 }
 
 /// A symbolic link; one that is there already stays.

@@ -1,21 +1,22 @@
 //! Making the root: an empty directory, or the layers of an image under the kernel's overlayfs.
 
 use std::ffi::CString;
+use std::io::Write;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use nix::sys::stat::{Mode, mkdirat};
+use nix::sys::stat::{Mode, fstat, mkdirat};
 
 use super::child::{Maker, attach_clone};
 use crate::error::{During, Error, Result};
-use crate::sandbox::Root;
+use crate::sandbox::{Mount, Root, What};
 use crate::sys::fs::{self, Resolve};
 use crate::sys::mount::{self, Attributes, Context};
 
 const DIRECTORY: i32 = libc::O_PATH | libc::O_DIRECTORY;
 
 /// Makes the root and attaches it in the box's memory, to be pivoted to.
-pub(super) fn make(root: &Root, maker: &mut Maker<'_>) -> Result<OwnedFd> {
+pub(super) fn make<'a>(root: &Root, mounts: &'a [Mount], maker: &mut Maker<'a>) -> Result<OwnedFd> {
     let place = maker.new_directory(0o755)?;
     match root {
         Root::Host => {
@@ -24,7 +25,7 @@ pub(super) fn make(root: &Root, maker: &mut Maker<'_>) -> Result<OwnedFd> {
             maker.reopen(&place)
         }
         Root::Image { store, layers, .. } => {
-            let overlay = overlay(&store.path, layers, maker)?;
+            let overlay = overlay(&store.path, layers, mounts, maker)?;
             mount::attach(&overlay, &place.fd).at("mount overlay at", "/")?;
             Ok(overlay)
         }
@@ -32,7 +33,12 @@ pub(super) fn make(root: &Root, maker: &mut Maker<'_>) -> Result<OwnedFd> {
 }
 
 /// The overlay, attached nowhere yet.
-fn overlay(at: &Path, layers: &[PathBuf], maker: &mut Maker<'_>) -> Result<OwnedFd> {
+fn overlay<'a>(
+    at: &Path,
+    layers: &[PathBuf],
+    mounts: &'a [Mount],
+    maker: &mut Maker<'a>,
+) -> Result<OwnedFd> {
     let base = maker
         .layers
         .take()
@@ -53,6 +59,7 @@ fn overlay(at: &Path, layers: &[PathBuf], maker: &mut Maker<'_>) -> Result<Owned
     };
     let [upper, work] = ["upper", "work"].map(|name| directory(&writable, name));
     let (upper, work) = (upper?, work?);
+    maker.early = write_early(&upper, &lowers, mounts)?;
     let named = |fd: &OwnedFd| mount::descriptor_path(fd);
     let options = [(c"upperdir", named(&upper)), (c"workdir", named(&work))];
     match with_new_api(&lowers, &options) {
@@ -80,6 +87,44 @@ fn directory(parent: &OwnedFd, name: &str) -> Result<OwnedFd> {
         .map_err(|error| error.within("writable layer"))?;
     fs::openat2(parent.as_fd(), name, DIRECTORY, 0, Resolve::BeneathNoSymlinks)
         .during("open directory", name)
+}
+
+/// Writes the files of /etc into the writable layer while it is still a plain directory: through
+/// the overlay each would first be looked up in all layers and then whited out. Only where the
+/// layers have /etc as a directory, whose mode the upper one takes over; else they are written
+/// later, wherever the image's links lead.
+fn write_early<'a>(
+    upper: &OwnedFd,
+    lowers: &[OwnedFd],
+    mounts: &'a [Mount],
+) -> Result<Vec<&'a Path>> {
+    let files = mounts.iter().filter_map(|mount| match &mount.what {
+        What::File { content } if mount.target.parent() == Some(Path::new("/etc")) => {
+            mount.target.file_name().map(|name| (mount.target.as_path(), name, content))
+        }
+        _ => None,
+    });
+    let flags = libc::O_PATH | libc::O_NOFOLLOW;
+    let found = lowers.iter().find_map(|lower| {
+        fs::openat2(lower.as_fd(), "etc", flags, 0, Resolve::BeneathNoSymlinks).ok()
+    });
+    let Some(etc) = found else { return Ok(Vec::new()) };
+    let stat = fstat(&etc).at("stat", "/etc")?;
+    if stat.st_mode & libc::S_IFMT != libc::S_IFDIR {
+        return Ok(Vec::new());
+    }
+    mkdirat(upper, "etc", Mode::from_bits_truncate(stat.st_mode)).at("make", "/etc")?;
+    let etc = fs::openat2(upper.as_fd(), "etc", DIRECTORY, 0, Resolve::BeneathNoSymlinks)
+        .at("open", "/etc")?;
+    let flags = libc::O_WRONLY | libc::O_CREAT | libc::O_EXCL;
+    files
+        .map(|(target, name, content)| {
+            let file = fs::openat2(etc.as_fd(), name, flags, 0o644, Resolve::BeneathNoSymlinks)
+                .at("make", target)?;
+            std::fs::File::from(file).write_all(content).at("write", target)?;
+            Ok(target)
+        })
+        .collect()
 }
 
 type Options = [(&'static std::ffi::CStr, CString); 2];

@@ -173,9 +173,6 @@ fn describe(mount: &Mount) -> String {
         What::Directory { mode } => format!("directory, made with mode {mode:04o} if missing"),
         What::Link { to } => format!("link to {}", path(to)),
         What::File { .. } => "written for the box".to_owned(),
-        What::Append { content } => {
-            format!("one more line: {}", bytes_of(content.trim_ascii_end()))
-        }
         What::Devices => "null zero full random urandom tty, pts and shm of its own".to_owned(),
         What::Proc => "the box's own processes; the host's parts masked".to_owned(),
     };

@@ -181,12 +181,6 @@ pub enum What {
         #[serde(serialize_with = "text::bytes")]
         content: Vec<u8>,
     },
-    /// Lines added to a file that the root has, or a new file with them.
-    Append {
-        /// The lines.
-        #[serde(serialize_with = "text::bytes")]
-        content: Vec<u8>,
-    },
     /// null, zero, full, random, urandom, tty, and a devpts and shared memory of its own.
     Devices,
     /// The process information of its own PID namespace, with the host's parts masked.

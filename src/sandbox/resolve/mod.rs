@@ -71,7 +71,7 @@ pub fn resolve(inputs: &Inputs<'_>, world: &mut dyn World) -> Result<Sandbox> {
 
     let root = root::choose(profile, host, image.as_ref());
     let memory = profile.root.scratch_size.unwrap_or(Size::Percent(50));
-    let mut mounts = root::base(&root, &identity, &hostname, network, world)?;
+    let mut mounts = root::base(&root, &identity, &inputs.names, &hostname, network, world)?;
     mounts.extend(files::grants(inputs, world)?);
     let mut mounts = files::in_order(mounts);
 

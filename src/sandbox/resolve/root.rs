@@ -6,7 +6,7 @@ use super::super::{Mount, Root, What};
 use super::ImageInput;
 use crate::error::{During, Error, Result};
 use crate::host::{Host, World};
-use crate::identity::Identity;
+use crate::identity::{Identity, Names};
 use crate::profile::{NetworkMode, Profile, Scratch};
 use crate::rootfs::host::How;
 use crate::rootfs::{self, host as system};
@@ -35,6 +35,7 @@ pub(super) fn choose(profile: &Profile, host: &Host, image: Option<&ImageInput>)
 pub(super) fn base(
     root: &Root,
     identity: &Identity,
+    names: &Names,
     hostname: &str,
     network: NetworkMode,
     world: &mut dyn World,
@@ -60,12 +61,12 @@ pub(super) fn base(
             list.add("/run", writable(0o755), "every box");
             if !identity.known.user {
                 list.add(&identity.home, writable(0o700), "every box");
-                let content = identity.passwd_line();
-                list.add("/etc/passwd", What::Append { content }, "identity");
+                let content = with_line(&names.passwd, &identity.passwd_line());
+                list.add("/etc/passwd", What::File { content }, "identity");
             }
             if !identity.known.group {
-                let content = identity.group_line();
-                list.add("/etc/group", What::Append { content }, "identity");
+                let content = with_line(&names.group, &identity.group_line());
+                list.add("/etc/group", What::File { content }, "identity");
             }
             if network == NetworkMode::Host {
                 for (name, _) in system::ETC_NETWORK {
@@ -157,6 +158,16 @@ fn copied_or_bound(path: &Path, how: How, world: &mut dyn World) -> Option<What>
 fn stays_inside(to: &Path) -> bool {
     let clean = !to.components().skip(1).any(|part| part == std::path::Component::ParentDir);
     clean && (to.starts_with("/usr") || to.starts_with("../usr"))
+}
+
+/// A file of the image with one more line.
+fn with_line(text: &[u8], line: &[u8]) -> Vec<u8> {
+    let mut content = text.to_vec();
+    if content.last().is_some_and(|last| *last != b'\n') {
+        content.push(b'\n');
+    }
+    content.extend_from_slice(line);
+    content
 }
 
 fn host_passwd(identity: &Identity) -> Vec<u8> {
