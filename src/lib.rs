@@ -1,15 +1,53 @@
 //! casemate runs a program in a box that an ordinary user builds alone.
+//!
+//! The flow is one: `cli` reads words, `profile` the policy that they name, `host` the facts of
+//! this machine, `store` the image; `sandbox::resolve` makes one immutable [`sandbox::Sandbox`] of
+//! them; `launch` executes it, or `explain` prints it. Rooms on a lower floor (`sys`, `error`,
+//! `ui`) import nothing of a higher one.
 
+pub mod cli;
+pub mod commands;
 pub mod confine;
 pub mod error;
+pub mod host;
 pub mod identity;
 pub mod image;
+pub mod launch;
 pub mod profile;
+pub mod rootfs;
+pub mod sandbox;
 pub mod store;
 pub mod sys;
 pub mod ui;
 
+use std::ffi::OsString;
+
+use clap::Parser;
+use clap::error::ErrorKind;
+
+use error::Exit;
+
 /// Runs the command line and returns the exit code.
-pub fn run(_args: impl IntoIterator<Item = std::ffi::OsString>) -> i32 {
-    0
+pub fn run(args: impl IntoIterator<Item = OsString>) -> i32 {
+    match cli::Cli::try_parse_from(args) {
+        Ok(cli) => commands::dispatch(&cli.command).unwrap_or_else(|error| {
+            ui::error(&error);
+            error.exit_code()
+        }),
+        Err(error) => usage(&error),
+    }
+}
+
+/// Help and version are answers; everything else that clap says is an error of ours.
+fn usage(error: &clap::Error) -> i32 {
+    let text = error.render().to_string();
+    let asked = matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
+    if asked {
+        return match ui::output(&text) {
+            Ok(()) => 0,
+            Err(error) => error.exit_code(),
+        };
+    }
+    ui::usage(&text);
+    Exit::Failed.code()
 }

@@ -1,3 +1,6 @@
-//! What the payload is refused once it runs: one module for each kernel mechanism.
+//! What a program may do once it runs: capabilities, Landlock, system calls, limits.
 
+pub mod capabilities;
+pub mod landlock;
+pub mod rlimits;
 pub mod seccomp;

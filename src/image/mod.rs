@@ -1,19 +1,21 @@
-//! image (placeholder until the store branch is merged)
-use crate::error::{Error, Result};
-/// r
-#[derive(Debug, Clone, PartialEq)]
-pub struct Reference(String);
-impl Reference {
-    /// p
-    pub fn parse(text: &str) -> Result<Self> {
-        if text.contains(' ') {
-            return Err(Error::new("image name"));
-        }
-        Ok(Reference(text.to_owned()))
-    }
-}
-impl std::fmt::Display for Reference {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&self.0)
-    }
-}
+//! Image formats: names, digests, manifests, configs, and the archives that carry them. Knows bytes
+//! and no disk layout of our own; `store` puts what is read here on disk.
+
+mod compression;
+mod config;
+mod digest;
+mod manifest;
+mod members;
+mod reference;
+mod source;
+pub mod tar;
+
+pub use compression::{Compression, peek};
+pub use config::Config;
+pub use digest::{Digest, Hashing};
+pub use manifest::{
+    LayerDescriptor, MANIFEST_MEDIA_TYPE, Manifest, compose_config, compose_manifest, timestamp,
+};
+pub use members::Section;
+pub use reference::Reference;
+pub use source::{Bundle, Layer, Source};

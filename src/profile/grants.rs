@@ -25,6 +25,23 @@ pub struct Grant {
     pub origin: Origin,
 }
 
+/// A system call by name, and where it was said: which names exist is known when the filter is made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Call {
+    /// Its name (syscalls(2)).
+    pub name: String,
+    /// Where it was said.
+    pub origin: Origin,
+}
+
+impl<'de> Deserialize<'de> for Call {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let spanned = Spanned::<String>::deserialize(deserializer)?;
+        let origin = Origin::Offset(spanned.span().start);
+        Ok(Call { origin, name: spanned.into_inner() })
+    }
+}
+
 /// Where something was said.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Origin {

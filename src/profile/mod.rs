@@ -17,7 +17,7 @@ use std::path::PathBuf;
 
 use serde::Deserialize;
 
-pub use grants::{Grant, Origin, TmpfsGrant};
+pub use grants::{Call, Grant, Origin, TmpfsGrant};
 pub use parse::parse;
 pub use shipped::load;
 pub use values::{
@@ -195,9 +195,9 @@ pub struct Seccomp {
     /// What `allow` and `deny` start from.
     pub base: Option<SeccompBase>,
     /// System calls that are allowed besides.
-    pub allow: Vec<String>,
+    pub allow: Vec<Call>,
     /// System calls that are refused besides.
-    pub deny: Vec<String>,
+    pub deny: Vec<Call>,
     /// Whether the program may make sandboxes of its own (browsers, bubblewrap).
     pub nesting: Option<bool>,
     /// Whether it may trace its own children (debuggers).

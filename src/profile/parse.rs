@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::{Grant, Named, Origin, Profile};
+use super::{Named, Origin, Profile};
 use crate::error::{Error, Result};
 
 /// Parses the text of the profile that goes by `name` in messages. An error carries the place,
@@ -12,17 +12,18 @@ pub fn parse(name: &str, text: &str) -> Result<Named> {
         let span = error.span().unwrap_or(0..0);
         located(name, text, span, error.message())
     })?;
-    let files = &mut profile.files;
-    for grant in files.read.iter_mut().chain(&mut files.write) {
-        settle(grant, name, text);
+    let grants = profile.files.read.iter_mut().chain(&mut profile.files.write);
+    let calls = profile.seccomp.allow.iter_mut().chain(&mut profile.seccomp.deny);
+    for origin in grants.map(|grant| &mut grant.origin).chain(calls.map(|call| &mut call.origin)) {
+        settle(origin, name, text);
     }
     Ok(Named { name: name.to_owned(), profile })
 }
 
-fn settle(grant: &mut Grant, name: &str, text: &str) {
-    if let Origin::Offset(offset) = grant.origin {
+fn settle(origin: &mut Origin, name: &str, text: &str) {
+    if let Origin::Offset(offset) = *origin {
         let place = Place::of(text, offset);
-        grant.origin = Origin::Place(format!("{name}:{}", place.line));
+        *origin = Origin::Place(format!("{name}:{}:{}", place.line, place.column));
     }
 }
 
@@ -134,8 +135,8 @@ mod tests {
         )
         .unwrap();
         let read = &named.profile.files.read;
-        assert_eq!(read[0].origin.to_string(), "p.toml:3");
-        assert_eq!(read[1].origin.to_string(), "p.toml:4");
+        assert_eq!(read[0].origin.to_string(), "p.toml:3:3");
+        assert_eq!(read[1].origin.to_string(), "p.toml:4:3");
         assert!(read[1].optional && read[1].exec);
     }
 

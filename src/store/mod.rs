@@ -1,1 +1,208 @@
-//! store
+//! The store on disk: unpacked layers in the kernel overlay's own format, manifests and configs as
+//! an OCI image layout, and what is still being unpacked.
+//!
+//! ```text
+//! DATA/casemate/                    0700, the user's own
+//!   store/layers/sha256-<hex>/fs/   an unpacked layer, by the digest of its uncompressed tar
+//!   store/layers/sha256-<hex>/info  its size and where it came from
+//!   store/oci/                      an OCI image layout without the layers' blobs
+//!   store/staging/<random>/         an import under way, locked by its process
+//!   store/lock                      held while oci/index.json is rewritten
+//! ```
+
+mod catalogue;
+mod directory;
+mod import;
+mod layer;
+mod pipeline;
+mod remove;
+mod scratch;
+mod staging;
+mod unpack;
+mod view;
+
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+
+use nix::errno::Errno;
+use nix::fcntl::{Flock, FlockArg, OFlag, openat};
+use nix::sys::stat::{Mode, fstat, mkdirat};
+use nix::unistd::geteuid;
+
+use crate::error::{During, Error, Result};
+use crate::image::{Config, Digest, Reference};
+use crate::sys::fs::{Resolve, cwd, openat2};
+
+pub use import::{Imported, import};
+pub use scratch::Scratch;
+
+/// An open store.
+pub struct Store {
+    /// `DATA/casemate/store`.
+    path: PathBuf,
+    dir: OwnedFd,
+}
+
+/// An image in the store, as much as is needed to run it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Image {
+    /// Its name, as the user would type it.
+    pub name: String,
+    /// The digest of its manifest.
+    pub digest: Digest,
+    /// What it says about its program.
+    pub config: Config,
+    /// Its layers, lowest first: those that can show through.
+    pub layers: Vec<Digest>,
+}
+
+/// An image in a listing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Summary {
+    /// Its name, as the user would type it.
+    pub name: String,
+    /// The digest of its manifest.
+    pub digest: Digest,
+    /// When it was made, as RFC 3339 text.
+    pub created: Option<String>,
+    /// Bytes of file data in its layers.
+    pub size: u64,
+    /// How many layers it has.
+    pub layers: usize,
+}
+
+impl Store {
+    /// Opens the store below `data_home` for writing: makes it where it is missing and removes what
+    /// crashed imports left.
+    pub fn open(data_home: &Path) -> Result<Self> {
+        std::fs::create_dir_all(data_home).at("make", data_home)?;
+        let home = data_home.join("casemate");
+        if let Err(error) =
+            std::os::unix::fs::DirBuilderExt::mode(&mut std::fs::DirBuilder::new(), 0o700)
+                .create(&home)
+            && error.kind() != std::io::ErrorKind::AlreadyExists
+        {
+            return Err(Error::os("make", home.display(), error));
+        }
+        let home_fd =
+            open_private(&home)?.ok_or_else(|| Error::os("open", home.display(), Errno::ENOENT))?;
+        make_directory(&home_fd, &home, "store")?;
+        let path = home.join("store");
+        let dir = open_directory(&path)?;
+        for name in ["layers", "staging", "oci", "oci/blobs", "oci/blobs/sha256"] {
+            make_directory(&dir, &path, name)?;
+        }
+        let store = Store { path, dir };
+        staging::clean(&store)?;
+        catalogue::prepare(&store)?;
+        Ok(store)
+    }
+
+    /// Opens the store for reading; `None` where there is none yet. Changes nothing.
+    pub fn find(data_home: &Path) -> Result<Option<Self>> {
+        let home = data_home.join("casemate");
+        if open_private(&home)?.is_none() {
+            return Ok(None);
+        }
+        let path = home.join("store");
+        match openat2(cwd(), &path, DIRECTORY, 0, Resolve::Ordinary) {
+            Ok(dir) => Ok(Some(Store { path, dir })),
+            Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(None),
+            Err(error) => Err(Error::os("open", path.display(), error)),
+        }
+    }
+
+    /// An image by name.
+    pub fn image(&self, reference: &Reference) -> Result<Image> {
+        catalogue::image(self, reference)
+    }
+
+    /// All images, sorted by name.
+    pub fn images(&self) -> Result<Vec<Summary>> {
+        catalogue::images(self)
+    }
+
+    /// Where the layers are.
+    pub fn layers_dir(&self) -> PathBuf {
+        self.path.join("layers")
+    }
+
+    /// Where boxes have their writable layers, when those are on disk.
+    pub fn scratch_dir(&self) -> PathBuf {
+        self.path.join("staging")
+    }
+
+    /// The tree of a layer.
+    pub fn layer_path(&self, layer: &Digest) -> PathBuf {
+        self.layers_dir().join(layer::directory_name(layer)).join("fs")
+    }
+
+    /// A regular file as the merged layers show it; `None` where it is absent, no regular file, or
+    /// reached over a symbolic link. One larger than `limit` is an error.
+    pub fn read_file(&self, image: &Image, path: &Path, limit: u64) -> Result<Option<Vec<u8>>> {
+        view::read_file(self, image, path, limit)
+    }
+
+    /// Takes the lock that writers of the index hold; waits for it.
+    fn lock(&self) -> Result<Flock<OwnedFd>> {
+        let path = self.path.join("lock");
+        let flags = OFlag::O_RDWR | OFlag::O_CREAT | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW;
+        let file =
+            openat(&self.dir, "lock", flags, Mode::S_IRUSR | Mode::S_IWUSR).at("open", &path)?;
+        Flock::lock(file, FlockArg::LockExclusive).map_err(|(_, errno)| errno).at("lock", &path)
+    }
+}
+
+const DIRECTORY: i32 = libc::O_RDONLY | libc::O_DIRECTORY;
+
+fn open_directory(path: &Path) -> Result<OwnedFd> {
+    openat2(cwd(), path, DIRECTORY, 0, Resolve::Ordinary).at("open", path)
+}
+
+fn make_directory(dir: &OwnedFd, path: &Path, name: &str) -> Result<()> {
+    match mkdirat(dir, name, Mode::S_IRWXU) {
+        Ok(()) | Err(Errno::EEXIST) => Ok(()),
+        Err(errno) => {
+            let path = path.join(name);
+            Err(with_space_hint(Error::os("make", path.display(), errno), errno))
+        }
+    }
+}
+
+/// Opens casemate's own directory, if it is there, and checks that nobody else comes in: what is in
+/// the layers may be setuid by name or readable by all (CVE-2021-41091).
+fn open_private(home: &Path) -> Result<Option<OwnedFd>> {
+    let dir = match openat2(cwd(), home, DIRECTORY, 0, Resolve::Ordinary) {
+        Ok(dir) => dir,
+        Err(error) if error.raw_os_error() == Some(libc::ENOENT) => return Ok(None),
+        Err(error) => return Err(Error::os("open", home.display(), error)),
+    };
+    let stat = fstat(&dir).at("stat", home)?;
+    let (own, owner) = (geteuid().as_raw(), stat.st_uid);
+    if owner != own {
+        return Err(Error::new(format!(
+            "open {}: belongs to user {owner}, casemate runs as user {own}",
+            home.display()
+        ))
+        .hint("set XDG_DATA_HOME to a directory of your own"));
+    }
+    if stat.st_mode & 0o077 != 0 {
+        let mode = stat.st_mode & 0o777;
+        return Err(Error::new(format!(
+            "open {}: open to other users (mode {mode:04o})",
+            home.display()
+        ))
+        .hint(format!("chmod 700 {}", home.display())));
+    }
+    Ok(Some(dir))
+}
+
+/// Adds what to do where the disk or the quota is full.
+fn with_space_hint(error: Error, errno: Errno) -> Error {
+    match errno {
+        Errno::ENOSPC | Errno::EDQUOT => error.hint(
+            "make room, or set XDG_DATA_HOME to a directory on another file system for the store",
+        ),
+        _ => error,
+    }
+}

@@ -80,13 +80,33 @@ pub fn exit_now(code: i32) -> ! {
     unsafe { libc::_exit(code) }
 }
 
-/// close_range(2) (Linux 5.9) from `first` to the end, or `CLOSE_RANGE_CLOEXEC` where `on_exec`.
-pub fn close_from(first: u32, on_exec: bool) -> io::Result<()> {
-    let flags = if on_exec { libc::CLOSE_RANGE_CLOEXEC } else { 0 };
-    // SAFETY: with the flag, nothing is closed now. Without it, callers are about to execute
-    // another program or to run a loop that holds its own descriptors below `first`; no owner of
-    // a descriptor above it is used or dropped afterwards (the process ends by exec or _exit).
-    check(unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, flags) })
+/// Marks every descriptor from 3 on as close-on-exec (close_range(2), Linux 5.11).
+pub fn close_all_on_exec() -> io::Result<()> {
+    let flags = libc::CLOSE_RANGE_CLOEXEC;
+    // SAFETY: nothing is closed now.
+    check(unsafe { libc::syscall(libc::SYS_close_range, 3, u32::MAX, flags) })
+}
+
+/// close_range(2) (Linux 5.9) from 3 on, save the numbers in `kept`, which are in rising order.
+///
+/// For a process that ends by execve(2) or _exit(2) and uses no other descriptor until then: the
+/// owners of those that are closed here are never dropped.
+pub fn close_all_but(kept: &[i32]) -> io::Result<()> {
+    let close = |first: u32, last: u32| {
+        if first > last {
+            return Ok(());
+        }
+        // SAFETY: as the caller promises, nobody uses or closes these again.
+        check(unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) })
+    };
+    let mut first = 3;
+    for number in kept.iter().filter_map(|number| u32::try_from(*number).ok()) {
+        if number >= first {
+            close(first, number - 1)?;
+            first = number + 1;
+        }
+    }
+    close(first, u32::MAX)
 }
 
 /// dup2(2) onto a number of the caller's choosing, which is not close-on-exec afterwards.
@@ -97,4 +117,24 @@ pub fn place_at(fd: BorrowedFd<'_>, number: i32) -> io::Result<()> {
     }
     // SAFETY: the number is one of 0 to 3, which no OwnedFd of the calling process refers to.
     check(unsafe { libc::dup2(fd.as_raw_fd(), number) })
+}
+
+/// kill(2) of the process group that the pidfd's process leads. `PIDFD_SIGNAL_PROCESS_GROUP` came
+/// with Linux 6.9; before, the process alone gets the signal.
+pub fn send_signal_to_group(pidfd: impl AsFd, signal: i32) -> io::Result<()> {
+    const PIDFD_SIGNAL_PROCESS_GROUP: u32 = 1 << 2;
+    // SAFETY: a plain system call; a null siginfo asks for what kill(2) would send.
+    let result = check(unsafe {
+        libc::syscall(
+            libc::SYS_pidfd_send_signal,
+            pidfd.as_fd().as_raw_fd(),
+            signal,
+            std::ptr::null::<libc::siginfo_t>(),
+            PIDFD_SIGNAL_PROCESS_GROUP,
+        )
+    });
+    match result {
+        Err(error) if error.raw_os_error() == Some(libc::EINVAL) => send_signal(pidfd, signal),
+        done => done,
+    }
 }

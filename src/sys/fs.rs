@@ -223,3 +223,16 @@ pub(super) fn own(raw: i32) -> OwnedFd {
     // SAFETY: callers pass a number that the kernel has just handed out, owned by nobody yet.
     unsafe { OwnedFd::from_raw_fd(raw) }
 }
+
+/// Where a descriptor points, as readlink(2) of /proc/self/fd says: the path without symbolic
+/// links, at this moment and in this mount namespace.
+pub fn descriptor_link(fd: impl AsFd) -> io::Result<Vec<u8>> {
+    use std::os::unix::ffi::OsStringExt;
+    let link = std::fs::read_link(format!("/proc/self/fd/{}", fd.as_fd().as_raw_fd()))?;
+    Ok(link.into_os_string().into_vec())
+}
+
+/// Takes ownership of a descriptor that a received message has just installed in this process.
+pub fn adopt(raw: i32) -> OwnedFd {
+    own(raw)
+}

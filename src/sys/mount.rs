@@ -60,7 +60,24 @@ impl Context {
 
     /// `FSCONFIG_CMD_CREATE` and fsmount(2): a mount that is attached nowhere yet.
     pub fn mount(self, attributes: Attributes) -> io::Result<OwnedFd> {
-        self.config(libc::FSCONFIG_CMD_CREATE as i32, None, None)?;
+        self.create()?;
+        self.fsmount(attributes)
+    }
+
+    /// As [`Context::mount`]; a failure comes with what the file system said about it.
+    pub fn mount_or_message(
+        self,
+        attributes: Attributes,
+    ) -> Result<OwnedFd, (io::Error, Option<String>)> {
+        self.create().map_err(|error| (error, self.message()))?;
+        self.fsmount(attributes).map_err(|error| (error, self.message()))
+    }
+
+    fn create(&self) -> io::Result<()> {
+        self.config(libc::FSCONFIG_CMD_CREATE as i32, None, None)
+    }
+
+    fn fsmount(&self, attributes: Attributes) -> io::Result<OwnedFd> {
         // SAFETY: a plain system call on an owned descriptor.
         check_fd(unsafe {
             libc::syscall(
@@ -149,6 +166,21 @@ pub fn attach(mount: impl AsFd, target: impl AsFd) -> io::Result<()> {
     })
 }
 
+/// As [`attach`], on a name in a directory that nobody else can have touched.
+pub fn attach_at(mount: impl AsFd, directory: impl AsFd, name: &CStr) -> io::Result<()> {
+    // SAFETY: both paths are live C strings.
+    check(unsafe {
+        libc::syscall(
+            libc::SYS_move_mount,
+            mount.as_fd().as_raw_fd(),
+            c"".as_ptr(),
+            directory.as_fd().as_raw_fd(),
+            name.as_ptr(),
+            libc::MOVE_MOUNT_F_EMPTY_PATH,
+        )
+    })
+}
+
 /// pivot_root(".", "."): the working directory, which must be a mount, becomes the root, and the
 /// old root lies on top of it (pivot_root(2), NOTES).
 pub fn pivot_to_working_directory() -> io::Result<()> {
@@ -167,4 +199,19 @@ pub fn descriptor_path(fd: impl AsFd) -> CString {
     let path = format!("/proc/self/fd/{}", fd.as_fd().as_raw_fd());
     // A decimal number holds no NUL byte.
     CString::new(path).unwrap_or_default()
+}
+
+/// mount(2) of an overlay, for kernels whose fsconfig(2) does not take layers one by one. The
+/// attributes are the caller's to set.
+pub fn mount_overlay(target: &CStr, data: &CStr) -> io::Result<()> {
+    // SAFETY: all four are live C strings.
+    check(unsafe {
+        libc::mount(
+            c"overlay".as_ptr(),
+            target.as_ptr(),
+            c"overlay".as_ptr(),
+            libc::MS_NOSUID | libc::MS_NODEV,
+            data.as_ptr().cast(),
+        )
+    })
 }

@@ -138,6 +138,18 @@ pub fn new_session_keyring() -> io::Result<()> {
     }
 }
 
+/// Whether keyctl(2) answers, or there are no keyrings at all. A container's own seccomp filter
+/// may refuse it (`EPERM`).
+pub fn keyring_is_reachable() -> bool {
+    const KEYCTL_GET_KEYRING_ID: i32 = 0;
+    const KEY_SPEC_SESSION_KEYRING: i32 = -3;
+    // SAFETY: a plain system call on integers; the last one forbids creation.
+    let result = unsafe {
+        libc::syscall(libc::SYS_keyctl, KEYCTL_GET_KEYRING_ID, KEY_SPEC_SESSION_KEYRING, 0)
+    };
+    !matches!(check(result), Err(error) if error.raw_os_error() == Some(libc::EPERM))
+}
+
 /// personality(2) 0: an `ADDR_NO_RANDOMIZE` or `READ_IMPLIES_EXEC` of the caller ends here.
 pub fn reset_personality() -> io::Result<()> {
     // SAFETY: a plain system call.

@@ -50,6 +50,20 @@ pub fn note(text: &str) {
     to_stderr(&format!("casemate: {}\n", escape(text)));
 }
 
+/// Prints what is wrong with the command line, in clap's words under our name.
+pub fn usage(text: &str) {
+    let mut shown = String::from("casemate: ");
+    for (index, line) in text.trim_end().strip_prefix("error: ").unwrap_or(text).lines().enumerate()
+    {
+        if index > 0 {
+            shown.push('\n');
+        }
+        shown.push_str(&escape(line));
+    }
+    shown.push('\n');
+    to_stderr(&shown);
+}
+
 // A closed standard error leaves nowhere to say anything; the exit code still tells.
 fn to_stderr(text: &str) {
     let _nowhere_to_report = io::stderr().lock().write_all(text.as_bytes());

@@ -1,0 +1,209 @@
+//! The command line: syntax only. No file is opened and no environment read here.
+
+mod overlay;
+mod values;
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+pub use values::{EnvArg, UlimitArg, Volume};
+
+use crate::profile::{Control, Duration, Hostname, NetworkMode, Scratch, TmpfsGrant, UserSpec};
+
+/// Run a program in a box that you build alone: no root, no daemon, no setuid helper.
+#[derive(Debug, Parser)]
+#[command(name = "casemate", version, about, disable_help_subcommand = true)]
+#[command(
+    after_help = "`casemate COMMAND --help` tells about one command; the manual is casemate(1)."
+)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run a program in a new box.
+    Run(RunArgs),
+    /// Print what `run` with the same arguments would do, and do nothing.
+    Explain(ExplainArgs),
+    /// Bring an image from a file or directory into the store.
+    Import(ImportArgs),
+    /// List the images in the store.
+    Images(ImagesArgs),
+    /// Try on this machine each thing that a box needs, and say what to change.
+    Doctor(DoctorArgs),
+}
+
+/// `casemate run`
+#[derive(Debug, Args)]
+#[command(after_help = "Everything from the first word that is not an option belongs to the \
+    command. The exit code is the command's own; 128+N when signal N ended it; 124 after --timeout; \
+    125 when casemate failed; 126 when the command cannot be executed; 127 when it is not found.")]
+pub struct RunArgs {
+    /// Start from the image NAME instead of the host's own system.
+    #[arg(long, value_name = "NAME")]
+    pub image: Option<String>,
+
+    /// The profile: the name of a shipped one, or a file (with a slash, or ending in .toml).
+    #[arg(short, long, value_name = "FILE|NAME")]
+    pub profile: Option<String>,
+
+    /// Bring a file or directory of the host into the box: SRC[:DST[:OPTIONS]], options ro, rw,
+    /// exec, noexec (rw and exec if not said). Without DST it keeps its path.
+    #[arg(short, long = "volume", value_name = "SRC[:DST[:OPTS]]")]
+    pub volumes: Vec<Volume>,
+
+    /// An empty file system in memory at PATH (options size=, mode=, exec, noexec).
+    #[arg(long, value_name = "PATH[:OPTS]")]
+    pub tmpfs: Vec<TmpfsGrant>,
+
+    /// Start in this directory of the box.
+    #[arg(short, long, value_name = "DIR")]
+    pub workdir: Option<PathBuf>,
+
+    /// Set a variable (NAME=VALUE), or pass on the caller's (NAME, or PREFIX*).
+    #[arg(short, long = "env", value_name = "NAME[=VALUE]")]
+    pub env: Vec<EnvArg>,
+
+    /// Set variables from a file of NAME=VALUE lines.
+    #[arg(long, value_name = "FILE")]
+    pub env_file: Vec<PathBuf>,
+
+    /// Run as this user of the box: a number or a name, with an optional group. Never root.
+    #[arg(short, long, value_name = "USER[:GROUP]")]
+    pub user: Option<UserSpec>,
+
+    /// The host name in the box.
+    #[arg(long, value_name = "NAME")]
+    pub hostname: Option<Hostname>,
+
+    /// The network: none, or the host's.
+    #[arg(long, visible_alias = "net", value_name = "none|host")]
+    pub network: Option<NetworkMode>,
+
+    /// Make the root read-only; /tmp, /var/tmp, /run, /dev/shm and the home stay writable.
+    #[arg(long)]
+    pub read_only: bool,
+
+    /// Keep standard input open. It always is; accepted because fingers know it from podman.
+    #[arg(short, long)]
+    pub interactive: bool,
+
+    /// Give the program a terminal of its own also where input and output are none.
+    #[arg(short, long)]
+    pub tty: bool,
+
+    /// End the box after this time (seconds, or 30s, 5m, 2h): SIGTERM, two seconds later SIGKILL.
+    #[arg(long, value_name = "TIME")]
+    pub timeout: Option<Duration>,
+
+    /// Limit each process: NAME=SOFT[:HARD], such as nofile=1024:4096.
+    #[arg(long = "ulimit", value_name = "NAME=SOFT[:HARD]")]
+    pub ulimits: Vec<UlimitArg>,
+
+    /// Run this instead of the image's entrypoint; an empty word drops it.
+    #[arg(long, value_name = "COMMAND")]
+    pub entrypoint: Option<OsString>,
+
+    /// Where writes to an image's root go: auto, memory or disk. They are thrown away either way.
+    #[arg(long, value_name = "WHERE")]
+    pub scratch: Option<Scratch>,
+
+    /// Run although this control cannot be applied here (landlock, abstract-sockets, keyring).
+    #[arg(long, value_name = "CONTROL")]
+    pub may_degrade: Vec<Control>,
+
+    /// Print no warnings.
+    #[arg(short, long)]
+    pub quiet: bool,
+
+    /// The command and its arguments.
+    #[arg(trailing_var_arg = true, value_name = "COMMAND")]
+    pub command: Vec<OsString>,
+}
+
+/// `casemate explain`
+#[derive(Debug, Args)]
+pub struct ExplainArgs {
+    /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
+
+    /// What would run.
+    #[command(flatten)]
+    pub run: RunArgs,
+}
+
+/// `casemate import`
+#[derive(Debug, Args)]
+pub struct ImportArgs {
+    /// The name that the image gets, with an optional :TAG.
+    #[arg(value_name = "NAME")]
+    pub name: String,
+
+    /// An OCI image layout (directory or tar), a `docker save` archive, or a root file system
+    /// (directory, or tar, plain or compressed with gzip or zstd).
+    #[arg(value_name = "SOURCE")]
+    pub source: PathBuf,
+
+    /// Print no summary.
+    #[arg(short, long)]
+    pub quiet: bool,
+}
+
+/// `casemate images`
+#[derive(Debug, Args)]
+pub struct ImagesArgs {
+    /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `casemate doctor`
+#[derive(Debug, Args)]
+pub struct DoctorArgs {
+    /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn run(words: &[&str]) -> RunArgs {
+        let words = ["casemate", "run"].iter().chain(words);
+        match Cli::try_parse_from(words).unwrap().command {
+            Command::Run(args) => args,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn the_definition_is_consistent() {
+        use clap::CommandFactory;
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn options_end_at_the_first_word() {
+        let args = run(&["-q", "ls", "-q", "--image", "x"]);
+        assert!(args.quiet && args.image.is_none());
+        assert_eq!(args.command, ["ls", "-q", "--image", "x"]);
+        assert_eq!(run(&["--", "--image", "x"]).command, ["--image", "x"]);
+        assert_eq!(run(&["ls", "--", "-l"]).command, ["ls", "--", "-l"]);
+        assert!(Cli::try_parse_from(["casemate", "run", "--netwrok", "none", "ls"]).is_err());
+    }
+
+    #[test]
+    fn podmans_short_forms_work() {
+        let args = run(&["-it", "-v", "/a:/b:ro", "-e", "A=1", "-u", "5:6", "-w", "/w", "sh"]);
+        assert!(args.interactive && args.tty);
+        assert_eq!(args.workdir.as_deref(), Some(std::path::Path::new("/w")));
+    }
+}

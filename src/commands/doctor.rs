@@ -1,0 +1,114 @@
+//! `casemate doctor`
+
+use std::fmt::Write as _;
+
+use serde::Serialize;
+
+use crate::cli::DoctorArgs;
+use crate::error::{Error, Result};
+use crate::host::Directories;
+use crate::host::doctor::{Finding, Outcome, examine};
+use crate::identity::find_group;
+use crate::ui;
+
+/// Groups that are as good as root, or open other people's files: with one mapped id a program
+/// keeps them (setgroups(2) is denied).
+const DANGEROUS: [&str; 12] = [
+    "adm",
+    "disk",
+    "docker",
+    "incus-admin",
+    "kmem",
+    "kvm",
+    "libvirt",
+    "lxd",
+    "shadow",
+    "sudo",
+    "video",
+    "wheel",
+];
+
+#[derive(Serialize)]
+struct Report {
+    findings: Vec<Finding>,
+    warnings: Vec<String>,
+    works: bool,
+}
+
+/// 0: everything works; 1: boxes run, with less or differently; 2: they do not run.
+pub(super) fn doctor(args: &DoctorArgs, directories: &Directories) -> Result<i32> {
+    super::run::refuse_privilege(directories)?;
+    let findings = examine()?;
+    let fatal = |finding: &Finding| match (&finding.outcome, &finding.diagnosis) {
+        (Outcome::Fails(_), Some(diagnosis)) => !diagnosis.survivable,
+        (Outcome::NotTried, _) => true,
+        _ => false,
+    };
+    let works = !findings.iter().any(fatal);
+    let failed = findings.iter().any(|finding| finding.outcome != Outcome::Works);
+    let report = Report { works, warnings: warnings(), findings };
+    let text = if args.json {
+        let json = serde_json::to_string_pretty(&report)
+            .map_err(|error| Error::new(format!("encode the findings: {error}")))?;
+        format!("{json}\n")
+    } else {
+        page(&report)
+    };
+    ui::output(&text)?;
+    Ok(match (works, failed) {
+        (false, _) => 2,
+        (true, true) => 1,
+        (true, false) => 0,
+    })
+}
+
+fn page(report: &Report) -> String {
+    let mut page = String::new();
+    for finding in &report.findings {
+        let (mark, detail) = match finding.outcome {
+            Outcome::Works => ("ok", String::new()),
+            Outcome::Fails(errno) => {
+                ("FAILED", format!(": {}", nix::errno::Errno::from_raw(errno).desc()))
+            }
+            Outcome::NotTried => ("not tried", String::new()),
+        };
+        // Writing to a String cannot fail.
+        let _infallible = writeln!(page, "{mark:<10} {}{detail}", finding.step.title());
+        if let Some(diagnosis) = &finding.diagnosis {
+            let _infallible = writeln!(page, "           {} [{}]", diagnosis.cause, diagnosis.id);
+            let _infallible = writeln!(page, "           fix: {}", diagnosis.fix);
+        }
+    }
+    for warning in &report.warnings {
+        let _infallible = writeln!(page, "note       {}", ui::escape(warning));
+    }
+    page.push_str(if report.works { "boxes run here\n" } else { "boxes do not run here\n" });
+    page
+}
+
+fn warnings() -> Vec<String> {
+    let mut warnings = Vec::new();
+    // Unreadable is as good as empty: then no group has a name that is known.
+    let names = std::fs::read("/etc/group").unwrap_or_default();
+    let mine = nix::unistd::getgroups().unwrap_or_default();
+    let held: Vec<String> = mine
+        .iter()
+        .filter_map(|gid| find_group(&names, |group| group.gid == gid.as_raw()))
+        .map(|group| group.name)
+        .filter(|name| DANGEROUS.contains(&name.as_str()))
+        .collect();
+    if !held.is_empty() {
+        warnings.push(format!(
+            "you are in {}: programs in a box keep these groups, and can use files that are mounted and open to them [groups]",
+            held.join(", ")
+        ));
+    }
+    let tiocsti = std::fs::read_to_string("/proc/sys/dev/tty/legacy_tiocsti");
+    if tiocsti.is_ok_and(|value| value.trim() == "1") {
+        warnings.push(
+            "dev.tty.legacy_tiocsti is 1: programs outside of boxes can type into your terminal; boxes cannot [tiocsti]"
+                .to_owned(),
+        );
+    }
+    warnings
+}

@@ -1,0 +1,26 @@
+//! One file a command: what it reads, what it calls, what it prints.
+
+mod doctor;
+mod explain;
+mod images;
+mod import;
+mod plan;
+mod run;
+
+use crate::cli::Command;
+use crate::error::Result;
+use crate::host::Directories;
+
+/// Runs a command and returns the exit code.
+pub fn dispatch(command: &Command) -> Result<i32> {
+    let directories = Directories::find();
+    match command {
+        Command::Run(args) => run::run(args, &directories),
+        Command::Explain(args) => explain::explain(args, &directories).map(|()| 0),
+        Command::Import(args) => {
+            import::import(&args.name, &args.source, directories.store()?, args.quiet).map(|()| 0)
+        }
+        Command::Images(args) => images::images(directories.store()?, args.json).map(|()| 0),
+        Command::Doctor(args) => doctor::doctor(args, &directories),
+    }
+}

@@ -1,0 +1,140 @@
+//! From arguments to a plan: the part that `run` and `explain` share, so that they cannot differ.
+
+use std::os::unix::fs::DirBuilderExt;
+use std::path::Path;
+
+use crate::cli::RunArgs;
+use crate::error::{During, Error, Result};
+use crate::host::{Directories, Host, Live, Source, World};
+use crate::identity::Names;
+use crate::profile::{self, Profile};
+use crate::sandbox::{self, ImageInput, Inputs, Sandbox};
+use crate::store::{Image, Store};
+
+/// More than any /etc/passwd has.
+const NAMES_LIMIT: u64 = 4 << 20;
+
+/// A plan with what must stay open until the box has found its files again.
+pub(super) struct Planned {
+    pub(super) sandbox: Sandbox,
+    pub(super) world: Live,
+}
+
+pub(super) fn plan(args: &RunArgs, directories: &Directories) -> Result<Planned> {
+    let mut profiles = vec!["default".to_owned()];
+    let mut merged = profile::load("default")?.profile;
+    if let Some(word) = args.profile.as_deref().filter(|word| *word != "default") {
+        let named = profile::load(word)?;
+        profiles.push(named.name);
+        merged = merged.overlaid(named.profile);
+    }
+    let merged = merged.overlaid(args.overlay()?);
+    let host = Host::probe(directories);
+    let mut world = Live::default();
+    let (image, names) = match &merged.root.image {
+        Some(_) => {
+            let (input, names) = image(&merged, directories, &mut world)?;
+            (Some(input), names)
+        }
+        None => (None, host_names(&merged)),
+    };
+    let own = own_directories(&merged, directories, &mut world)?;
+    let inputs = Inputs {
+        profiles,
+        profile: &merged,
+        command: args.command.clone(),
+        entrypoint: args.entrypoint.clone(),
+        host: &host,
+        image,
+        names,
+        own,
+    };
+    let sandbox = sandbox::resolve(&inputs, &mut world)?;
+    for limit in &sandbox.rlimits {
+        crate::confine::rlimits::check(limit)?;
+    }
+    Ok(Planned { sandbox, world })
+}
+
+fn image(
+    profile: &Profile,
+    directories: &Directories,
+    world: &mut Live,
+) -> Result<(ImageInput, Names)> {
+    let reference =
+        profile.root.image.as_ref().ok_or_else(|| Error::new("image: none was named"))?;
+    let data = directories.store()?;
+    let missing = || {
+        Error::new(format!("image {reference}: not in the store"))
+            .hint(format!("casemate import {reference} SOURCE brings one in"))
+    };
+    let store = Store::find(data)?.ok_or_else(missing)?;
+    let image = store.image(reference)?;
+    let names = names(&store, &image)?;
+    let layers_dir = store.layers_dir();
+    let source = world.open(&layers_dir).at("open", &layers_dir)?;
+    let layers = image
+        .layers
+        .iter()
+        .map(|layer| {
+            let path = store.layer_path(layer);
+            path.strip_prefix(&layers_dir).unwrap_or(&path).to_owned()
+        })
+        .collect();
+    let input = ImageInput {
+        name: image.name.clone(),
+        digest: image.digest.to_string(),
+        config: image.config,
+        store: source,
+        layers,
+        scratch_dir: store.scratch_dir(),
+    };
+    Ok((input, names))
+}
+
+fn names(store: &Store, image: &Image) -> Result<Names> {
+    let read = |path: &str| -> Result<Vec<u8>> {
+        Ok(store.read_file(image, Path::new(path), NAMES_LIMIT)?.unwrap_or_default())
+    };
+    Ok(Names { passwd: read("etc/passwd")?, group: read("etc/group")? })
+}
+
+/// casemate's own directories, which must exist to be protected: a program could make them first.
+/// Without a writable grant there is nothing to protect them from.
+fn own_directories(
+    profile: &Profile,
+    directories: &Directories,
+    world: &mut Live,
+) -> Result<Vec<Source>> {
+    if profile.files.write.is_empty() {
+        return Ok(Vec::new());
+    }
+    let data = directories.data.as_ref().map(|data| data.join("casemate"));
+    let mut own = Vec::new();
+    for path in [data, directories.cache.clone()].into_iter().flatten() {
+        let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&path);
+        match made.and_then(|()| world.open(&path)) {
+            Ok(source) => own.push(source),
+            // In a home that cannot be written, no program can make it either.
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    std::io::ErrorKind::PermissionDenied
+                        | std::io::ErrorKind::ReadOnlyFilesystem
+                        | std::io::ErrorKind::NotFound
+                ) => {}
+            Err(error) => return Err(Error::os("make", path.display(), &error)),
+        }
+    }
+    Ok(own)
+}
+
+/// The host's own names matter only where the profile asks for somebody by name.
+fn host_names(profile: &Profile) -> Names {
+    if profile.identity.user.is_none() {
+        return Names::default();
+    }
+    // Unreadable is as good as empty: the lookup of the name then says that there is none.
+    let read = |path: &str| std::fs::read(path).unwrap_or_default();
+    Names { passwd: read("/etc/passwd"), group: read("/etc/group") }
+}

@@ -1,0 +1,50 @@
+//! `casemate run`
+
+use super::plan;
+use crate::cli::RunArgs;
+use crate::error::{During, Error, Result};
+use crate::host::Directories;
+use crate::launch::{self, Options};
+use crate::sandbox::Root;
+use crate::store::Scratch;
+use crate::sys::{clone, process};
+use crate::ui;
+
+pub(super) fn run(args: &RunArgs, directories: &Directories) -> Result<i32> {
+    refuse_privilege(directories)?;
+    // Whatever the caller left open stays on this side of every execve(2) (CVE-2024-21626).
+    clone::close_all_on_exec().during("close", "inherited descriptors")?;
+    let plan::Planned { sandbox, world } = plan::plan(args, directories)?;
+    if !args.quiet {
+        for lost in &sandbox.degraded {
+            ui::warning(&format!("{} is not enforced: {}", lost.control.word(), lost.reason));
+        }
+    }
+    let scratch = match &sandbox.root {
+        Root::Image { scratch_dir: Some(_), .. } => Some(Scratch::create(directories.store()?)?),
+        _ => None,
+    };
+    let options = Options {
+        cache: directories.cache.clone(),
+        scratch: scratch.as_ref().map(|scratch| scratch.path().to_owned()),
+    };
+    let outcome = launch::launch(&sandbox, options);
+    drop(world);
+    drop(scratch);
+    outcome
+}
+
+/// casemate is for ordinary users and gains nothing from privilege; with it, a leak would be one of
+/// the whole system.
+pub(super) fn refuse_privilege(directories: &Directories) -> Result<()> {
+    if process::is_privileged_start() {
+        return Err(Error::new("casemate must not be setuid, setgid or have file capabilities")
+            .hint("remove them: chmod ug-s, setcap -r; it needs no privilege"));
+    }
+    if directories.caller.uid == 0 {
+        return Err(Error::new("casemate runs boxes for ordinary users, not for root").hint(
+            "run it as the user whose box it is, for example: su - USER -c 'casemate run …'",
+        ));
+    }
+    Ok(())
+}

@@ -1,0 +1,135 @@
+//! Landlock: a second wall behind the mounts (landlock(7)). Whatever the mounts show, the program
+//! can use only what these rules name, and no mount made later can widen them.
+
+use std::path::{Path, PathBuf};
+
+use landlock::{
+    ABI, Access as _, AccessFs, BitFlags, CompatLevel, Compatible, PathBeneath, Ruleset,
+    RulesetAttr, RulesetCreatedAttr, RulesetStatus, Scope,
+};
+use serde::Serialize;
+
+use crate::error::{During, Error, Result};
+use crate::sys;
+
+/// The newest ABI whose rights are asked for; a newer kernel has these too.
+const NEWEST: u32 = 7;
+
+/// The ABI from which abstract sockets and signals can be kept inside (Linux 6.12).
+pub const SCOPES_SINCE: u32 = 6;
+
+/// The newest ABI of the running kernel, 0 without Landlock.
+pub fn kernel_abi() -> u32 {
+    sys::seccomp::landlock_abi()
+}
+
+/// What the program may use.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Rules {
+    /// The ABI that the rules are made for.
+    pub abi: u32,
+    /// Whether abstract sockets and processes outside are out of reach by Landlock's own doing.
+    pub scoped: bool,
+    /// What is allowed below each path.
+    pub paths: Vec<Rule>,
+}
+
+/// What is allowed below one path of the box.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Rule {
+    /// The path.
+    #[serde(serialize_with = "crate::sandbox::text::path")]
+    pub path: PathBuf,
+    /// What.
+    pub access: Access,
+}
+
+/// The kinds of access that grants come down to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Access {
+    /// Read files and directories, execute.
+    Read,
+    /// All that files allow, save making device nodes.
+    Write,
+    /// Read and write what is there (/proc).
+    Update,
+    /// Read, write and control what is there (/dev).
+    Device,
+}
+
+impl Access {
+    fn rights(self, abi: ABI) -> BitFlags<AccessFs> {
+        let update = AccessFs::ReadFile
+            | AccessFs::ReadDir
+            | AccessFs::WriteFile
+            | (AccessFs::from_all(abi) & AccessFs::Truncate);
+        match self {
+            Access::Read => AccessFs::from_read(abi),
+            Access::Update => update,
+            Access::Device => update | (AccessFs::from_all(abi) & AccessFs::IoctlDev),
+            // A device node would be dead anyway: every mount is nodev.
+            Access::Write => {
+                AccessFs::from_all(abi)
+                    & !(AccessFs::MakeChar | AccessFs::MakeBlock | AccessFs::IoctlDev)
+            }
+        }
+    }
+}
+
+impl Rules {
+    /// Applies them to this process, for good. `no_new_privs` must be set.
+    pub fn apply(&self) -> Result<()> {
+        let abi = match self.abi.min(NEWEST) {
+            1 => ABI::V1,
+            2 => ABI::V2,
+            3 => ABI::V3,
+            4 => ABI::V4,
+            5 => ABI::V5,
+            6 => ABI::V6,
+            7 => ABI::V7,
+            _ => return Err(Error::new("apply Landlock rules: this kernel has no Landlock")),
+        };
+        let refused = |error: &dyn std::error::Error| {
+            Error::new(format!("apply Landlock rules: {}", innermost(error)))
+        };
+        // A right that the kernel refuses although its ABI has it is an error, never dropped.
+        let mut ruleset = Ruleset::default()
+            .set_compatibility(CompatLevel::HardRequirement)
+            .handle_access(AccessFs::from_all(abi))
+            .map_err(|error| refused(&error))?;
+        if self.scoped {
+            ruleset = ruleset
+                .scope(Scope::AbstractUnixSocket | Scope::Signal)
+                .map_err(|error| refused(&error))?;
+        }
+        let mut ruleset = ruleset.create().map_err(|error| refused(&error))?;
+        for rule in &self.paths {
+            let fd = sys::fs::open_path(&rule.path).at("open for Landlock", &rule.path)?;
+            let mut rights = rule.access.rights(abi);
+            if !sys::fs::identity(&fd).at("stat", &rule.path)?.is_dir() {
+                rights &= AccessFs::from_file(abi);
+            }
+            ruleset =
+                ruleset.add_rule(PathBeneath::new(fd, rights)).map_err(|error| refused(&error))?;
+        }
+        let status = ruleset.restrict_self().map_err(|error| refused(&error))?;
+        match status.ruleset {
+            RulesetStatus::FullyEnforced => Ok(()),
+            _ => Err(Error::new("apply Landlock rules: the kernel enforces only a part of them")),
+        }
+    }
+
+    /// Adds a rule.
+    pub fn add(&mut self, path: impl AsRef<Path>, access: Access) {
+        self.paths.push(Rule { path: path.as_ref().to_owned(), access });
+    }
+}
+
+fn innermost(error: &dyn std::error::Error) -> String {
+    let mut error = error;
+    while let Some(source) = error.source() {
+        error = source;
+    }
+    error.to_string()
+}

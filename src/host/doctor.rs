@@ -1,0 +1,336 @@
+//! `casemate doctor`: every step that a box needs, tried for real in a process of its own. Settings
+//! are read only to name the cause of a step that failed, never to predict one.
+
+use std::fs::File;
+use std::io::{Read, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::DirBuilderExt;
+
+use nix::sched::{CloneFlags, unshare};
+use nix::sys::wait::{Id, WaitPidFlag, waitid};
+use serde::Serialize;
+
+use super::diagnosis::{Clues, Diagnosis, diagnose};
+use crate::confine::landlock;
+use crate::error::{During, Error, Result};
+use crate::sys::clone::{self, Forked};
+use crate::sys::fs::{self, Resolve};
+use crate::sys::mount::{self, Attributes, Context};
+use crate::sys::{process, seccomp};
+
+/// The steps, in the order of their trial.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Step {
+    /// clone3(2) with a user namespace.
+    UserNamespace,
+    /// Giving up setgroups(2).
+    Setgroups,
+    /// Writing the id maps.
+    IdMaps,
+    /// A mount namespace, without propagation.
+    MountNamespace,
+    /// A tmpfs.
+    Tmpfs,
+    /// overlayfs with `userxattr`, a new directory over a removed one included.
+    Overlay,
+    /// A PID namespace with its own /proc.
+    Proc,
+    /// A network namespace with loopback.
+    Network,
+    /// IPC, UTS and cgroup namespaces.
+    OtherNamespaces,
+    /// A devpts instance.
+    Devpts,
+    /// pivot_root(2).
+    PivotRoot,
+    /// Forbidding further user namespaces.
+    NamespaceLock,
+    /// A session keyring.
+    Keyring,
+    /// A seccomp filter.
+    Seccomp,
+    /// Landlock.
+    Landlock,
+}
+
+impl Step {
+    /// All of them, in order.
+    pub const ALL: [Step; 15] = [
+        Step::UserNamespace,
+        Step::Setgroups,
+        Step::IdMaps,
+        Step::MountNamespace,
+        Step::Tmpfs,
+        Step::Overlay,
+        Step::Proc,
+        Step::Network,
+        Step::OtherNamespaces,
+        Step::Devpts,
+        Step::PivotRoot,
+        Step::NamespaceLock,
+        Step::Keyring,
+        Step::Seccomp,
+        Step::Landlock,
+    ];
+
+    /// What it is, for people.
+    pub fn title(self) -> &'static str {
+        match self {
+            Step::UserNamespace => "make a user namespace",
+            Step::Setgroups => "give up setgroups",
+            Step::IdMaps => "write the id maps",
+            Step::MountNamespace => "make a mount namespace",
+            Step::Tmpfs => "mount a tmpfs",
+            Step::Overlay => "mount an overlay and write to it",
+            Step::Proc => "make a PID namespace and mount /proc",
+            Step::Network => "make a network namespace and bring up loopback",
+            Step::OtherNamespaces => "make IPC, UTS and cgroup namespaces",
+            Step::Devpts => "mount a devpts",
+            Step::PivotRoot => "change the root",
+            Step::NamespaceLock => "forbid further user namespaces",
+            Step::Keyring => "join a new session keyring",
+            Step::Seccomp => "load a seccomp filter",
+            Step::Landlock => "apply Landlock",
+        }
+    }
+
+    fn id(self) -> u8 {
+        Step::ALL.iter().position(|step| *step == self).unwrap_or(0) as u8
+    }
+}
+
+/// How a step went.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Outcome {
+    /// It works.
+    Works,
+    /// The kernel refused, with this errno.
+    Fails(i32),
+    /// A step before it failed.
+    NotTried,
+}
+
+/// A step with how it went, and why.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Finding {
+    /// Which.
+    pub step: Step,
+    /// How it went.
+    pub outcome: Outcome,
+    /// The cause and what to change, where it failed.
+    pub diagnosis: Option<Diagnosis>,
+}
+
+/// Tries everything.
+pub fn examine() -> Result<Vec<Finding>> {
+    let outcomes = attempt()?;
+    let clues = Clues::gather();
+    Ok(Step::ALL
+        .iter()
+        .zip(outcomes)
+        .map(|(step, outcome)| Finding {
+            step: *step,
+            outcome,
+            diagnosis: match outcome {
+                Outcome::Fails(errno) => Some(diagnose(*step, errno, &clues)),
+                _ => None,
+            },
+        })
+        .collect())
+}
+
+/// Runs the trial in a child and collects what it reports: two bytes of step and errno each.
+fn attempt() -> Result<Vec<Outcome>> {
+    let mut outcomes = vec![Outcome::NotTried; Step::ALL.len()];
+    let (reader, writer) =
+        nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC).during("make", "a pipe")?;
+    let (uid, gid) = (nix::unistd::getuid().as_raw(), nix::unistd::getgid().as_raw());
+    let child = match clone::clone3(libc::CLONE_NEWUSER.cast_unsigned().into()) {
+        Err(error) => {
+            let errno = error.raw_os_error().unwrap_or(libc::EIO);
+            outcomes[usize::from(Step::UserNamespace.id())] = Outcome::Fails(errno);
+            outcomes[usize::from(Step::Landlock.id())] = landlock_outcome();
+            return Ok(outcomes);
+        }
+        Ok(Forked::Child) => {
+            drop(reader);
+            let mut trial = Trial { report: File::from(writer) };
+            trial.say(Step::UserNamespace, Ok(()));
+            trial.run(uid, gid);
+            clone::exit_now(0)
+        }
+        Ok(Forked::Parent(child)) => child,
+    };
+    drop(writer);
+    let mut report = Vec::new();
+    File::from(reader).read_to_end(&mut report).during("read", "the trial's report")?;
+    waitid(Id::PIDFd(child.pidfd.as_fd()), WaitPidFlag::WEXITED).during("wait for", "the trial")?;
+    for pair in report.chunks_exact(2) {
+        let Some(slot) = outcomes.get_mut(usize::from(pair[0])) else {
+            return Err(Error::new("read the trial's report: not what was written"));
+        };
+        *slot = match pair[1] {
+            0 => Outcome::Works,
+            errno => Outcome::Fails(errno.into()),
+        };
+    }
+    outcomes[usize::from(Step::Landlock.id())] = landlock_outcome();
+    Ok(outcomes)
+}
+
+fn landlock_outcome() -> Outcome {
+    match landlock::kernel_abi() {
+        0 => Outcome::Fails(libc::EOPNOTSUPP),
+        _ => Outcome::Works,
+    }
+}
+
+/// The child's side. A step that others build on ends the trial when it fails.
+struct Trial {
+    report: File,
+}
+
+impl Trial {
+    fn say(&mut self, step: Step, result: std::io::Result<()>) -> bool {
+        let errno = match &result {
+            Ok(()) => 0,
+            // All of Linux' errno values are below 134 and fit a byte.
+            Err(error) => error.raw_os_error().unwrap_or(libc::EIO) as u8,
+        };
+        // A parent that went away reads nothing.
+        self.report.write_all(&[step.id(), errno]).is_ok() && result.is_ok()
+    }
+
+    fn run(&mut self, uid: u32, gid: u32) {
+        let goes_on = self.say(Step::Setgroups, write("/proc/self/setgroups", "deny"))
+            && self.say(Step::IdMaps, maps(uid, gid))
+            && self.say(Step::MountNamespace, mount_namespace());
+        if !goes_on {
+            return;
+        }
+        let memory = tmpfs();
+        let memory = match memory {
+            Ok(memory) => {
+                self.say(Step::Tmpfs, Ok(()));
+                memory
+            }
+            Err(error) => {
+                self.say(Step::Tmpfs, Err(error));
+                return;
+            }
+        };
+        self.say(Step::Overlay, overlay(&memory));
+        self.say(Step::Proc, in_pid_namespace(proc));
+        self.say(Step::Network, network());
+        let others =
+            CloneFlags::CLONE_NEWIPC | CloneFlags::CLONE_NEWUTS | CloneFlags::CLONE_NEWCGROUP;
+        self.say(Step::OtherNamespaces, unshare(others).map_err(Into::into));
+        self.say(Step::Devpts, mounts(c"devpts", Attributes::NOSUID));
+        self.say(Step::NamespaceLock, write("/proc/sys/user/max_user_namespaces", "0"));
+        self.say(Step::PivotRoot, pivot(&memory));
+        self.say(Step::Keyring, process::new_session_keyring());
+        self.say(Step::Seccomp, filter());
+    }
+}
+
+fn write(path: &str, text: &str) -> std::io::Result<()> {
+    std::fs::OpenOptions::new().write(true).open(path)?.write_all(text.as_bytes())
+}
+
+fn maps(uid: u32, gid: u32) -> std::io::Result<()> {
+    write("/proc/self/uid_map", &format!("{uid} {uid} 1\n"))?;
+    write("/proc/self/gid_map", &format!("{gid} {gid} 1\n"))
+}
+
+fn mount_namespace() -> std::io::Result<()> {
+    unshare(CloneFlags::CLONE_NEWNS)?;
+    let root = fs::open_path("/")?;
+    mount::set_attributes(root.as_fd(), Attributes::default(), true, true)
+}
+
+fn tmpfs() -> std::io::Result<OwnedFd> {
+    let memory = Context::open(c"tmpfs")?.mount(Attributes::SAFE)?;
+    let place = fs::open_path("/tmp").or_else(|_| fs::open_path("/usr"))?;
+    mount::attach(&memory, place)?;
+    Ok(memory)
+}
+
+fn mounts(kind: &std::ffi::CStr, attributes: Attributes) -> std::io::Result<()> {
+    Context::open(kind)?.mount(attributes).map(drop)
+}
+
+fn overlay(memory: &OwnedFd) -> std::io::Result<()> {
+    let base = mount::descriptor_path(memory);
+    let base = std::path::Path::new(std::ffi::OsStr::from_bytes(base.as_bytes()));
+    let mut maker = std::fs::DirBuilder::new();
+    maker.mode(0o755).recursive(true);
+    for name in ["first/d", "second", "upper", "work"] {
+        maker.create(base.join(name))?;
+    }
+    let context = Context::open(c"overlay")?;
+    let open =
+        |name: &str| fs::openat2(memory.as_fd(), name, libc::O_PATH, 0, Resolve::BeneathNoSymlinks);
+    for (key, name) in [
+        (c"lowerdir+", "second"),
+        (c"lowerdir+", "first"),
+        (c"upperdir", "upper"),
+        (c"workdir", "work"),
+    ] {
+        // Named by its number, so it must stay open until it has been looked up.
+        let directory = open(name)?;
+        context.set(key, &mount::descriptor_path(&directory))?;
+    }
+    context.flag(c"userxattr")?;
+    let merged = context.mount(Attributes::SAFE)?;
+    // A removed directory that is made again must be marked as opaque: an attribute that the file
+    // system of the writable layer has to take.
+    nix::unistd::unlinkat(&merged, "d", nix::unistd::UnlinkatFlags::RemoveDir)?;
+    nix::sys::stat::mkdirat(&merged, "d", nix::sys::stat::Mode::S_IRWXU)?;
+    Ok(())
+}
+
+/// Runs in a child that is the first of a new PID namespace; its exit code is the errno.
+fn in_pid_namespace(what: fn() -> std::io::Result<()>) -> std::io::Result<()> {
+    match clone::clone3(libc::CLONE_NEWPID.cast_unsigned().into())? {
+        Forked::Child => {
+            let errno =
+                what().map_or_else(|error| error.raw_os_error().unwrap_or(libc::EIO), |()| 0);
+            clone::exit_now(errno)
+        }
+        Forked::Parent(child) => {
+            match waitid(Id::PIDFd(child.pidfd.as_fd()), WaitPidFlag::WEXITED)? {
+                nix::sys::wait::WaitStatus::Exited(_, 0) => Ok(()),
+                nix::sys::wait::WaitStatus::Exited(_, errno) => {
+                    Err(std::io::Error::from_raw_os_error(errno))
+                }
+                _ => Err(std::io::Error::from_raw_os_error(libc::ECHILD)),
+            }
+        }
+    }
+}
+
+fn proc() -> std::io::Result<()> {
+    mounts(c"proc", Attributes::SAFE)
+}
+
+fn network() -> std::io::Result<()> {
+    unshare(CloneFlags::CLONE_NEWNET)?;
+    process::loopback_up()
+}
+
+fn pivot(memory: &OwnedFd) -> std::io::Result<()> {
+    nix::unistd::fchdir(memory)?;
+    mount::pivot_to_working_directory()?;
+    mount::detach(c".")
+}
+
+fn filter() -> std::io::Result<()> {
+    /// `BPF_RET | BPF_K` with `SECCOMP_RET_ALLOW`.
+    const ALLOW_ALL: seccomp::Instruction =
+        seccomp::Instruction { code: 6, jt: 0, jf: 0, k: libc::SECCOMP_RET_ALLOW };
+    process::set_no_new_privs()?;
+    seccomp::load(&[ALLOW_ALL])
+}

@@ -1,0 +1,91 @@
+//! The host's files as `sandbox::resolve` sees them: opened with the user's own rights, described
+//! by what they are and not by what they are called.
+
+use std::io::{self, Read};
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStringExt;
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+
+use crate::sys::fs::{self, Identity};
+
+/// A file of the host that a box will see: its canonical path, and what it was when it was opened.
+/// The box looks it up again in its own mount namespace, without following symbolic links, and
+/// goes on only if it finds the very same file (CVE-2021-30465, CVE-2024-42472 were such races).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Source {
+    /// The path without symbolic links.
+    #[serde(serialize_with = "crate::sandbox::text::path")]
+    pub path: PathBuf,
+    /// Device, inode and type.
+    #[serde(skip)]
+    pub identity: Identity,
+}
+
+/// The host's files. Tests put a made-up one in its place.
+pub trait World {
+    /// Opens a path as the user would and says what it is.
+    fn open(&mut self, path: &Path) -> io::Result<Source>;
+
+    /// Where a symbolic link points, or `None` for anything else that is there.
+    fn link(&self, path: &Path) -> io::Result<Option<PathBuf>>;
+
+    /// The content of a file of at most `limit` bytes.
+    fn read(&self, path: &Path, limit: u64) -> io::Result<Vec<u8>>;
+}
+
+/// The real world. It keeps everything it opened open, so that no inode number can come to mean
+/// another file before the box has found it again.
+#[derive(Default)]
+pub struct Live {
+    held: Vec<OwnedFd>,
+}
+
+impl World for Live {
+    fn open(&mut self, path: &Path) -> io::Result<Source> {
+        let fd = fs::open_path(path)?;
+        let identity = fs::identity(&fd)?;
+        let name = fs::descriptor_link(&fd)?;
+        self.held.push(fd);
+        Ok(Source { path: PathBuf::from(std::ffi::OsString::from_vec(name)), identity })
+    }
+
+    fn link(&self, path: &Path) -> io::Result<Option<PathBuf>> {
+        match std::fs::read_link(path) {
+            Ok(target) => Ok(Some(target)),
+            // readlink(2): EINVAL says that it is something else.
+            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn read(&self, path: &Path, limit: u64) -> io::Result<Vec<u8>> {
+        // Not blocking on a FIFO that lies about.
+        let fd = fs::openat2(
+            fs::cwd(),
+            path,
+            libc::O_RDONLY | libc::O_NONBLOCK | libc::O_NOCTTY,
+            0,
+            fs::Resolve::Ordinary,
+        )?;
+        let mut file = std::fs::File::from(fd);
+        let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+        let mut content = vec![0; limit.saturating_add(1).min(8192)];
+        let mut length = 0;
+        loop {
+            let count = file.read(&mut content[length..])?;
+            length += count;
+            if length > limit {
+                return Err(io::Error::from_raw_os_error(libc::EFBIG));
+            }
+            if count == 0 {
+                content.truncate(length);
+                return Ok(content);
+            }
+            if length == content.len() {
+                content.resize((2 * length).min(limit.saturating_add(1)), 0);
+            }
+        }
+    }
+}

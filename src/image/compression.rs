@@ -1,0 +1,88 @@
+//! Compressed streams, told apart by their content.
+
+use std::io::{self, Cursor, Read};
+
+use crate::error::{Error, Result};
+
+/// How a stream is packed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Compression {
+    /// As it is.
+    None,
+    /// gzip, possibly of several members.
+    Gzip,
+    /// Zstandard, possibly of several frames.
+    Zstd,
+}
+
+impl Compression {
+    /// Tells by the first bytes; a packing that is recognised and not supported is an error.
+    pub fn detect(head: &[u8]) -> Result<Self> {
+        let unsupported = |name: &str| {
+            Err(Error::new(format!("{name} compression is not supported"))
+                .hint("repack it with gzip or zstd"))
+        };
+        match head {
+            [0x1f, 0x8b, ..] => Ok(Compression::Gzip),
+            [0x28, 0xb5, 0x2f, 0xfd, ..] => Ok(Compression::Zstd),
+            // A skippable frame, as zstd:chunked and pzstd may put first.
+            [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..] => Ok(Compression::Zstd),
+            [0xfd, b'7', b'z', b'X', b'Z', ..] => unsupported("xz"),
+            [b'B', b'Z', b'h', b'1'..=b'9', ..] => unsupported("bzip2"),
+            [0x04, 0x22, 0x4d, 0x18, ..] => unsupported("lz4"),
+            _ => Ok(Compression::None),
+        }
+    }
+
+    /// The unpacked stream.
+    pub fn decode<'a>(
+        self,
+        packed: impl Read + Send + 'a,
+    ) -> io::Result<Box<dyn Read + Send + 'a>> {
+        Ok(match self {
+            Compression::None => Box::new(packed),
+            Compression::Gzip => Box::new(flate2::read::MultiGzDecoder::new(packed)),
+            Compression::Zstd => Box::new(zstd::stream::read::Decoder::new(packed)?),
+        })
+    }
+}
+
+/// Looks at the first bytes of a stream, up to `length` of them; the stream that is returned starts
+/// with them again.
+pub fn peek<R: Read>(mut stream: R, length: usize) -> io::Result<(Vec<u8>, impl Read + use<R>)> {
+    let mut head = Vec::with_capacity(length);
+    stream.by_ref().take(length as u64).read_to_end(&mut head)?;
+    Ok((head.clone(), Cursor::new(head).chain(stream)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write;
+
+    #[test]
+    fn what_was_packed_is_unpacked() {
+        let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        gzip.write_all(b"hello").unwrap();
+        let gzip = gzip.finish().unwrap();
+        let zstd = zstd::encode_all(&b"hello"[..], 1).unwrap();
+        for (packed, expected) in [
+            (gzip, Compression::Gzip),
+            (zstd, Compression::Zstd),
+            (b"hello".to_vec(), Compression::None),
+        ] {
+            let (head, stream) = peek(&packed[..], 16).unwrap();
+            let compression = Compression::detect(&head).unwrap();
+            assert_eq!(compression, expected);
+            let mut text = String::new();
+            compression.decode(stream).unwrap().read_to_string(&mut text).unwrap();
+            assert_eq!(text, "hello");
+        }
+    }
+
+    #[test]
+    fn xz_is_named() {
+        let error = Compression::detect(b"\xfd7zXZ\0..").unwrap_err();
+        assert_eq!(error.to_string(), "xz compression is not supported");
+    }
+}

@@ -1,0 +1,313 @@
+//! What `casemate import` is given: an image in one of its archive formats, or a bare root file
+//! system. Told apart by content, never by file name.
+
+use std::collections::BTreeSet;
+use std::fs::File;
+use std::io::{self, Seek, SeekFrom};
+use std::os::fd::OwnedFd;
+use std::path::Path;
+use std::sync::Arc;
+
+use oci_spec::image::{Descriptor, ImageIndex};
+use serde::Deserialize;
+
+use super::manifest::{self, Manifest, Target};
+use super::members::{Index, Members, Section};
+use super::tar::Reader;
+use super::{Compression, Config, Digest, peek};
+use crate::error::{During, Error, Result};
+use crate::sys::fs::{Resolve, cwd, identity, openat2};
+
+/// The largest manifest, index or config that is read; registries refuse manifests of 4 MiB.
+const MAX_DOCUMENT: u64 = 4 << 20;
+/// How deep an index may point to further indexes, and how many manifests there may be.
+const MAX_NESTING: usize = 4;
+const MAX_MANIFESTS: usize = 1000;
+
+/// A source that has been recognised.
+pub enum Source {
+    /// An image with manifest, config and layers.
+    Image(Box<Bundle>),
+    /// A root file system as a tar, packed or not.
+    Tree(File),
+    /// A root file system as a directory.
+    Directory(OwnedFd),
+}
+
+/// An image in an archive, verified down to its config; the layers are not read yet.
+pub struct Bundle {
+    members: Members,
+    /// The manifest as it is in an OCI layout, with its media type. `docker save` has none.
+    pub manifest: Option<(Vec<u8>, String)>,
+    /// The config as it is.
+    pub config_json: Vec<u8>,
+    /// The config as read.
+    pub config: Config,
+    /// The layers, lowest first, as many as the config has.
+    pub layers: Vec<Layer>,
+}
+
+/// A layer in an archive.
+#[derive(Debug, Clone)]
+pub struct Layer {
+    member: String,
+    /// What the packed bytes must be: digest and size. `docker save` does not say.
+    pub packed: Option<(Digest, u64)>,
+}
+
+impl Bundle {
+    /// Opens the packed bytes of a layer.
+    pub fn open(&self, layer: &Layer) -> Result<Section> {
+        let section = self.members.find(&layer.member)?;
+        let section = section.ok_or_else(|| Error::new(format!("{} is missing", layer.member)))?;
+        match layer.packed {
+            Some((_, size)) if size != section.len() => Err(Error::new(format!(
+                "{} has {} bytes, its manifest says {size}",
+                layer.member,
+                section.len()
+            ))),
+            _ => Ok(section),
+        }
+    }
+}
+
+impl Source {
+    /// Recognises a source. `scratch` gives an empty file to unpack an archive into that is packed
+    /// as a whole; it is called for image archives only.
+    pub fn open(path: &Path, scratch: impl FnOnce() -> Result<File>) -> Result<Self> {
+        // O_NONBLOCK: opening a FIFO must not wait for a writer.
+        let flags = libc::O_RDONLY | libc::O_NONBLOCK;
+        let fd = openat2(cwd(), path, flags, 0, Resolve::Ordinary).at("open", path)?;
+        let kind = identity(&fd).at("stat", path)?;
+        let within = |error: Error| error.within(format_args!("read {}", path.display()));
+        if kind.is_dir() {
+            return directory(fd).map_err(within);
+        }
+        if !kind.is_file() {
+            return Err(Error::new(format!("read {}: not a file or directory", path.display())));
+        }
+        archive(File::from(fd), scratch).map_err(within)
+    }
+}
+
+fn directory(dir: OwnedFd) -> Result<Source> {
+    let again = dir.try_clone().during("duplicate", "a descriptor")?;
+    let members = Members::Directory(again);
+    // A root file system may well have one of these names; not both.
+    if members.has("oci-layout")? && members.has("index.json")? {
+        return oci_layout(members).map(Box::new).map(Source::Image);
+    }
+    Ok(Source::Directory(dir))
+}
+
+fn archive(file: File, scratch: impl FnOnce() -> Result<File>) -> Result<Source> {
+    let bad = |error: io::Error| unreadable(&error);
+    let (head, stream) = peek(&file, 512).map_err(bad)?;
+    if head.is_empty() {
+        return Err(Error::new("the file is empty"));
+    }
+    let compression = Compression::detect(&head)?;
+    let index = if compression == Compression::None {
+        drop(stream);
+        rewind(&file)?;
+        Index::of(&mut Reader::new(&file)).map_err(bad)?
+    } else {
+        let unpacked = compression.decode(stream).map_err(bad)?;
+        Index::of(&mut Reader::new(unpacked)).map_err(bad)?
+    };
+    rewind(&file)?;
+    let is_layout = |index: &Index| index.has("oci-layout") && index.has("index.json");
+    let Some(index) = index.filter(|i| is_layout(i) || i.has("manifest.json")) else {
+        return Ok(Source::Tree(file));
+    };
+    let file = if compression == Compression::None { file } else { expand(file, scratch()?)? };
+    let is_layout = is_layout(&index);
+    let members = Members::Archive { file: Arc::new(file), index };
+    // Docker has written both formats into one archive since version 25; they say the same.
+    let bundle = if is_layout { oci_layout(members) } else { docker_save(members) };
+    bundle.map(Box::new).map(Source::Image)
+}
+
+/// Unpacks a whole archive, so that its members can be read by position.
+fn expand(file: File, mut scratch: File) -> Result<File> {
+    let bad = |error: io::Error| unreadable(&error);
+    let (head, stream) = peek(&file, 512).map_err(bad)?;
+    let mut unpacked = Compression::detect(&head)?.decode(stream).map_err(bad)?;
+    io::copy(&mut unpacked, &mut scratch).map_err(|error| match error.raw_os_error() {
+        Some(_) => Error::os("unpack", "the archive into the store", error),
+        None => bad(error),
+    })?;
+    Ok(scratch)
+}
+
+fn rewind(mut file: &File) -> Result<()> {
+    file.seek(SeekFrom::Start(0)).map(drop).during("seek in", "the archive")
+}
+
+/// A failure to read an archive: the kernel's words, or what is wrong with the format.
+fn unreadable(error: &io::Error) -> Error {
+    match error.raw_os_error() {
+        Some(errno) => Error::new(nix::errno::Errno::from_raw(errno).desc()),
+        None => Error::new(error.to_string()),
+    }
+}
+
+fn oci_layout(members: Members) -> Result<Bundle> {
+    #[derive(Deserialize)]
+    struct Layout {
+        #[serde(rename = "imageLayoutVersion")]
+        version: String,
+    }
+    let layout = members.read("oci-layout", MAX_DOCUMENT)?;
+    let layout: Layout = serde_json::from_slice(&layout)
+        .map_err(|error| Error::new(format!("oci-layout: {error}")))?;
+    if !layout.version.starts_with("1.") {
+        let version = layout.version;
+        return Err(Error::new(format!("OCI image layout of version {version}: not supported")));
+    }
+    let index = manifest::parse_index(&members.read("index.json", MAX_DOCUMENT)?, None)?;
+    let chosen = choose(&members, &index)?;
+    let media_type = chosen.media_type().to_string();
+    let json = blob(&members, manifest::digest(&chosen)?, chosen.size())?;
+    let manifest = Manifest::parse(&json, &media_type)?;
+    let config_json = blob(&members, manifest.config, manifest.config_size)?;
+    let config = Config::parse(&config_json)?;
+    manifest::check_counts(&config, manifest.layers.len())?;
+    let layers = manifest.layers.iter().map(|layer| Layer {
+        member: blob_name(layer.digest),
+        packed: Some((layer.digest, layer.size)),
+    });
+    let layers = layers.collect();
+    Ok(Bundle { members, manifest: Some((json, media_type)), config_json, config, layers })
+}
+
+fn blob_name(digest: Digest) -> String {
+    format!("blobs/sha256/{}", digest.hex())
+}
+
+/// Reads a document by digest and verifies it.
+fn blob(members: &Members, digest: Digest, size: u64) -> Result<Vec<u8>> {
+    let content = members.read(&blob_name(digest), MAX_DOCUMENT)?;
+    if content.len() as u64 != size {
+        let actual = content.len();
+        return Err(Error::new(format!("{digest} has {actual} bytes, its descriptor says {size}")));
+    }
+    let actual = Digest::of(&content);
+    if actual != digest {
+        return Err(Error::new(format!("{digest}: content has the digest {actual}")));
+    }
+    Ok(content)
+}
+
+/// The one manifest of an index that is for this host.
+fn choose(members: &Members, index: &ImageIndex) -> Result<Descriptor> {
+    let mut found = Vec::new();
+    flatten(members, index, None, 0, &mut found)?;
+    if found.is_empty() {
+        return Err(Error::new("the index has no image manifest"));
+    }
+    let host = manifest::host_architecture();
+    let platform = |descriptor: &Descriptor| {
+        descriptor.platform().as_ref().map(|p| (p.os().to_string(), p.architecture().to_string()))
+    };
+    let fits = |(_, descriptor): &(_, Descriptor)| {
+        platform(descriptor).is_none_or(|(os, cpu)| os == "linux" && cpu == host)
+    };
+    let mut seen = BTreeSet::new();
+    let mut fitting: Vec<_> = found.iter().filter(|f| fits(f)).collect();
+    fitting.retain(|(_, descriptor)| seen.insert(descriptor.digest().to_string()));
+    match fitting.as_slice() {
+        [(_, one)] => Ok(one.clone()),
+        [] => {
+            let there = found.iter().filter_map(|(_, d)| platform(d));
+            let there: BTreeSet<_> = there.map(|(os, cpu)| format!("{os}/{cpu}")).collect();
+            let there: Vec<_> = there.into_iter().collect();
+            Err(Error::new(format!("no image for linux/{host}, only for {}", there.join(", "))))
+        }
+        several => {
+            let names: Vec<_> = several
+                .iter()
+                .map(|(name, d)| name.clone().unwrap_or_else(|| d.digest().to_string()))
+                .collect();
+            let count = names.len();
+            Err(Error::new(format!("holds {count} images: {}", names.join(", ")))
+                .hint("copy one of them out, for example: skopeo copy oci:DIR:NAME oci:NEW:NAME"))
+        }
+    }
+}
+
+/// Collects the manifests of an index and the indexes in it, each with the name it goes by.
+fn flatten(
+    members: &Members,
+    index: &ImageIndex,
+    name: Option<&str>,
+    depth: usize,
+    found: &mut Vec<(Option<String>, Descriptor)>,
+) -> Result<()> {
+    for descriptor in index.manifests() {
+        let annotations = descriptor.annotations().as_ref();
+        let own = annotations.and_then(|a| {
+            a.get("io.containerd.image.name").or_else(|| a.get("org.opencontainers.image.ref.name"))
+        });
+        let name = own.map(String::as_str).or(name);
+        let media_type = descriptor.media_type().to_string();
+        match manifest::target(&media_type) {
+            Some(Target::Manifest) => {
+                if found.len() >= MAX_MANIFESTS {
+                    return Err(Error::new(format!("more than {MAX_MANIFESTS} manifests")));
+                }
+                found.push((name.map(str::to_owned), descriptor.clone()));
+            }
+            Some(Target::Index) if depth < MAX_NESTING => {
+                let json = blob(members, manifest::digest(descriptor)?, descriptor.size())?;
+                let inner = manifest::parse_index(&json, Some(&media_type))?;
+                flatten(members, &inner, name, depth + 1, found)?;
+            }
+            Some(Target::Index) => {
+                return Err(Error::new(format!("indexes nested more than {MAX_NESTING} deep")));
+            }
+            // Signatures, attestations and the like: the specification says to leave them out.
+            None => (),
+        }
+    }
+    Ok(())
+}
+
+fn docker_save(members: Members) -> Result<Bundle> {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "PascalCase")]
+    struct Saved {
+        config: String,
+        #[serde(default)]
+        repo_tags: Option<Vec<String>>,
+        #[serde(default)]
+        layers: Option<Vec<String>>,
+    }
+    let json = members.read("manifest.json", MAX_DOCUMENT)?;
+    let mut saved: Vec<Saved> = serde_json::from_slice(&json)
+        .map_err(|error| Error::new(format!("manifest.json: {error}")))?;
+    if saved.len() > 1 {
+        let names: Vec<_> = saved.iter().flat_map(|s| s.repo_tags.iter().flatten()).collect();
+        let names: Vec<_> = names.into_iter().map(String::as_str).collect();
+        return Err(Error::new(format!("holds {} images: {}", saved.len(), names.join(", ")))
+            .hint("save one image to one archive"));
+    }
+    let Some(saved) = saved.pop() else {
+        return Err(Error::new("manifest.json: names no image"));
+    };
+    let config_json = members.read(&saved.config, MAX_DOCUMENT)?;
+    // The config is named by its digest, in both the old form and the new.
+    let stem = saved.config.rsplit('/').next().unwrap_or_default();
+    let stem = stem.strip_suffix(".json").unwrap_or(stem);
+    if let Some(named) = Digest::from_hex(stem)
+        && named != Digest::of(&config_json)
+    {
+        let actual = Digest::of(&config_json);
+        return Err(Error::new(format!("{}: content has the digest {actual}", saved.config)));
+    }
+    let config = Config::parse(&config_json)?;
+    let layers = saved.layers.unwrap_or_default().into_iter();
+    let layers: Vec<_> = layers.map(|member| Layer { member, packed: None }).collect();
+    manifest::check_counts(&config, layers.len())?;
+    Ok(Bundle { members, manifest: None, config_json, config, layers })
+}

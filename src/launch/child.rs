@@ -1,0 +1,337 @@
+//! The first process of the box: it makes the box, step by step as the plan says, starts the
+//! program, and stays as the box's PID 1 (`init`). Every step uses calls that a later one takes
+//! away; the order is that of `sandbox::steps`.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+
+use nix::fcntl::{OFlag, openat};
+use nix::sys::stat::{Mode, mkdirat, umask};
+
+use super::message::{Channel, Message};
+use super::place::{self, Last};
+use super::{devices, init, network, payload, proc, root, verify};
+use crate::confine::capabilities;
+use crate::error::{During, Error, Result};
+use crate::sandbox::steps::{Step, steps};
+use crate::sandbox::{Mount, Root, Sandbox, What};
+use crate::sys::fs::{self, Resolve};
+use crate::sys::mount::{self, Attributes, Context};
+use crate::sys::{clone, process, tty};
+
+/// What crosses the clone beside the plan: the compiled filters and the descriptors.
+pub(super) struct Inherited {
+    /// The program's filter.
+    pub(super) filter: Option<Vec<crate::sys::seccomp::Instruction>>,
+    /// The filter of PID 1.
+    pub(super) init_filter: Vec<crate::sys::seccomp::Instruction>,
+    /// The way to the supervisor.
+    pub(super) channel: Channel,
+    /// Where the network namespace comes from, unless the box has the host's.
+    pub(super) network: Option<Channel>,
+    /// The writable layer on disk, where the plan has one: its `upper` and `work`.
+    pub(super) scratch: Option<std::path::PathBuf>,
+}
+
+/// Runs as the box's first process. Never returns.
+pub(super) fn run(sandbox: &Sandbox, inherited: Inherited) -> ! {
+    match set_up(sandbox, &inherited) {
+        Ok(terminal) => init::run(sandbox, inherited, terminal),
+        Err(error) => {
+            // With the supervisor gone there is nobody left to tell.
+            let _nobody_left = inherited.channel.send(&Message::failed(&error), None);
+            clone::exit_now(error.exit_code())
+        }
+    }
+}
+
+fn set_up(sandbox: &Sandbox, inherited: &Inherited) -> Result<Option<OwnedFd>> {
+    die_with_the_supervisor(&inherited.channel)?;
+    process::reset_signals().during("reset", "signals")?;
+    // The modes of what is made are the plan's; the program gets the caller's mask back.
+    let mask = umask(Mode::empty());
+    let mut maker = Maker {
+        sources: Vec::new(),
+        layers: None,
+        writable: None,
+        memory: None,
+        root: None,
+        count: 0,
+        scratch: inherited.scratch.as_deref(),
+        network: inherited.network.as_ref(),
+    };
+    for step in steps(sandbox) {
+        maker.perform(sandbox, step)?;
+    }
+    let terminal = if sandbox.program.has_terminal() {
+        Some(open_terminal(&inherited.channel)?)
+    } else {
+        None
+    };
+    umask(mask);
+    payload::make_likelier_oom_victim()?;
+    // Last of all, so that every step before had what it needs.
+    capabilities::reduce_to(&sandbox.capabilities)?;
+    Ok(terminal)
+}
+
+/// A supervisor that is killed takes the box along: PID 1 gets SIGKILL, and the kernel ends all
+/// others of its namespace. The second look closes the gap before the signal was asked for.
+fn die_with_the_supervisor(channel: &Channel) -> Result<()> {
+    process::set_parent_death_signal(libc::SIGKILL).during("set", "the parent death signal")?;
+    let mut fds = [nix::poll::PollFd::new(channel.fd(), nix::poll::PollFlags::empty())];
+    nix::poll::poll(&mut fds, nix::poll::PollTimeout::ZERO).during("poll", "the supervisor")?;
+    if fds[0].revents().is_some_and(|events| events.contains(nix::poll::PollFlags::POLLHUP)) {
+        clone::exit_now(125);
+    }
+    Ok(())
+}
+
+/// A directory in the box's memory: its name there, and itself.
+pub(super) struct Place {
+    name: String,
+    /// The directory, whatever is mounted on it later.
+    pub(super) fd: OwnedFd,
+}
+
+/// What has been made so far.
+pub(super) struct Maker<'a> {
+    /// The host's files that are to be mounted, found before anything covers them; last first.
+    sources: Vec<OwnedFd>,
+    /// The directory of the layers, likewise.
+    pub(super) layers: Option<OwnedFd>,
+    /// The directory for a writable layer on disk, likewise.
+    pub(super) writable: Option<OwnedFd>,
+    /// The box's own memory.
+    pub(super) memory: Option<OwnedFd>,
+    /// The new root.
+    pub(super) root: Option<OwnedFd>,
+    /// How many private directories there are in the memory, which are named by number.
+    count: u32,
+    /// Where a writable layer on disk is.
+    scratch: Option<&'a Path>,
+    /// Where the network namespace comes from.
+    network: Option<&'a Channel>,
+}
+
+impl Maker<'_> {
+    fn perform(&mut self, sandbox: &Sandbox, step: Step<'_>) -> Result<()> {
+        match step {
+            Step::IdMaps => write_id_maps(sandbox),
+            Step::Keyring => process::new_session_keyring().during("join", "a new session keyring"),
+            Step::PrivatePropagation => {
+                let all = fs::open_path("/").at("open", "/")?;
+                mount::set_attributes(all.as_fd(), Attributes::default(), true, true)
+                    .at("make private", "/")
+            }
+            Step::FindSources => self.find_sources(sandbox),
+            Step::Memory(size) => self.make_memory(&size.to_string()),
+            Step::Root(root) => {
+                self.root = Some(root::make(root, self)?);
+                Ok(())
+            }
+            Step::Mount(mount) => self.make(mount),
+            Step::LockNamespaces => proc::lock_user_namespaces(self.root()?),
+            Step::CloseSettings => proc::close_settings(self.root()?),
+            Step::SealRoot => mount::set_attributes(self.root()?, Attributes::RDONLY, false, false)
+                .at("make read-only", "/"),
+            Step::Pivot => self.pivot(),
+            Step::Verify => verify::mounts(sandbox),
+            Step::JoinNetwork => match self.network {
+                Some(channel) => network::join(channel),
+                None => Err(out_of_order("the network")),
+            },
+            Step::Hostname(name) => nix::unistd::sethostname(name).during("set host name", name),
+        }
+    }
+
+    pub(super) fn root(&self) -> Result<BorrowedFd<'_>> {
+        self.root.as_ref().map(AsFd::as_fd).ok_or_else(|| out_of_order("the root"))
+    }
+
+    pub(super) fn memory(&self) -> Result<BorrowedFd<'_>> {
+        self.memory.as_ref().map(AsFd::as_fd).ok_or_else(|| out_of_order("the memory"))
+    }
+
+    fn make_memory(&mut self, size: &str) -> Result<()> {
+        let memory = tmpfs(size, 0o755, Attributes::SAFE)?;
+        // An upper layer, and a tree to be cloned, must be in a mount that is attached in this
+        // namespace. Where does not matter: all that is needed of the host is open by now, save
+        // what is in /dev and /proc. Not on /, or the old root would take two umounts to leave,
+        // each of which waits for an RCU grace period.
+        let place = ["/tmp", "/var", "/usr"].iter().find_map(|path| {
+            let flags = libc::O_PATH | libc::O_DIRECTORY;
+            fs::openat2(fs::cwd(), path, flags, 0, Resolve::Ordinary).ok()
+        });
+        let place = place.ok_or_else(|| {
+            Error::new("attach the box's memory: this system has neither /tmp nor /var nor /usr")
+        })?;
+        mount::attach(&memory, &place).at("attach the box's memory on", "/tmp")?;
+        self.memory = Some(memory);
+        Ok(())
+    }
+
+    /// A new directory in the box's memory.
+    pub(super) fn new_directory(&mut self, mode: u32) -> Result<Place> {
+        self.count += 1;
+        let name = format!("d{}", self.count);
+        mkdirat(self.memory()?, name.as_str(), Mode::from_bits_truncate(mode))
+            .during("make a directory in", "the box's memory")?;
+        let fd = self.open_in_memory(&name)?;
+        Ok(Place { name, fd })
+    }
+
+    /// What is mounted on such a directory by now.
+    pub(super) fn reopen(&self, place: &Place) -> Result<OwnedFd> {
+        self.open_in_memory(&place.name)
+    }
+
+    fn open_in_memory(&self, name: &str) -> Result<OwnedFd> {
+        let flags = libc::O_PATH | libc::O_DIRECTORY;
+        fs::openat2(self.memory()?, name, flags, 0, Resolve::BeneathNoSymlinks)
+            .during("open a directory in", "the box's memory")
+    }
+
+    /// Finds every file of the host again, in this mount namespace, and goes on only with the very
+    /// files that the plan was made with.
+    fn find_sources(&mut self, sandbox: &Sandbox) -> Result<()> {
+        for planned in sandbox.mounts.iter().rev() {
+            let What::Bind { source, .. } = &planned.what else { continue };
+            let found = fs::openat2(fs::cwd(), &source.path, libc::O_PATH, 0, Resolve::NoSymlinks)
+                .at("open", &source.path)
+                .map_err(|error| error.within(&planned.origin))?;
+            if fs::identity(&found).at("stat", &source.path)? != source.identity {
+                return Err(Error::new(format!(
+                    "{}: {} was replaced while the box was being made",
+                    planned.origin,
+                    source.path.display()
+                )));
+            }
+            self.sources.push(found);
+        }
+        if let Root::Image { store, .. } = &sandbox.root {
+            let flags = libc::O_PATH | libc::O_DIRECTORY;
+            let found = fs::openat2(fs::cwd(), &store.path, flags, 0, Resolve::NoSymlinks)
+                .at("open", &store.path)?;
+            if fs::identity(&found).at("stat", &store.path)? != store.identity {
+                return Err(Error::new(format!(
+                    "image store: {} was replaced while the box was being made",
+                    store.path.display()
+                )));
+            }
+            self.layers = Some(found);
+        }
+        if let Some(path) = self.scratch {
+            let flags = libc::O_PATH | libc::O_DIRECTORY;
+            let found =
+                fs::openat2(fs::cwd(), path, flags, 0, Resolve::NoSymlinks).at("open", path)?;
+            self.writable = Some(found);
+        }
+        Ok(())
+    }
+
+    fn make(&mut self, planned: &Mount) -> Result<()> {
+        let target = &planned.target;
+        match &planned.what {
+            What::Bind { source, write, exec } => {
+                let found = self.sources.pop().ok_or_else(|| out_of_order("a source"))?;
+                let attributes = Attributes::SAFE
+                    .and_if(!write, Attributes::RDONLY)
+                    .and_if(!exec, Attributes::NOEXEC);
+                let place = if source.identity.is_dir() {
+                    place::directory(self.root()?, target, 0o755, Last::Refuse)?
+                } else {
+                    place::file(self.root()?, target)?
+                };
+                attach_clone(found.as_fd(), place.as_fd(), attributes, target)
+            }
+            What::Tmpfs { size, mode, exec } => {
+                let size = size.map_or("50%".to_owned(), |size| size.to_string());
+                let attributes = Attributes::SAFE.and_if(!exec, Attributes::NOEXEC);
+                let place = place::directory(self.root()?, target, 0o755, Last::Refuse)?;
+                let made = tmpfs(&size, *mode, attributes)?;
+                mount::attach(made, place).at("mount tmpfs at", target)
+            }
+            What::Private { mode } => {
+                let directory = self.new_directory(*mode)?;
+                let place = place::directory(self.root()?, target, 0o755, Last::Refuse)?;
+                attach_clone(directory.fd.as_fd(), place.as_fd(), Attributes::SAFE, target)
+            }
+            What::Directory { mode } => {
+                place::directory(self.root()?, target, *mode, Last::Follow).map(drop)
+            }
+            What::Link { to } => place::link(self.root()?, target, to),
+            What::File { content } => place::write(self.root()?, target, content),
+            What::Append { content } => place::append(self.root()?, target, content),
+            What::Devices => devices::make(self, target),
+            What::Proc => proc::make(self, target),
+        }
+    }
+
+    fn pivot(&mut self) -> Result<()> {
+        nix::unistd::fchdir(self.root()?).at("enter", "the new root")?;
+        mount::pivot_to_working_directory().at("pivot to", "the new root")?;
+        mount::detach(c".").at("detach", "the old root")?;
+        nix::unistd::chdir("/").at("enter", "/")?;
+        self.memory = None;
+        Ok(())
+    }
+}
+
+fn out_of_order(what: &str) -> Error {
+    Error::new(format!("set up the box: {what} is needed before it is there"))
+}
+
+/// Clones a tree and mounts it; the attributes are on it, and on all that is mounted below, before
+/// it can be seen.
+pub(super) fn attach_clone(
+    source: BorrowedFd<'_>,
+    place: BorrowedFd<'_>,
+    attributes: Attributes,
+    target: &Path,
+) -> Result<()> {
+    let tree = mount::clone_tree(source, c"", true).at("clone the mount for", target)?;
+    mount::set_attributes(tree.as_fd(), attributes, false, true)
+        .at("set the attributes of the mount for", target)?;
+    mount::attach(tree, place).at("mount at", target)
+}
+
+/// A tmpfs, attached nowhere yet.
+pub(super) fn tmpfs(size: &str, mode: u32, attributes: Attributes) -> Result<OwnedFd> {
+    let context = Context::open(c"tmpfs").during("open", "tmpfs")?;
+    for (key, value) in [(c"size", size.to_owned()), (c"mode", format!("{mode:o}"))] {
+        let value = fs::c_path(&value).during("set", "tmpfs options")?;
+        context.set(key, &value).during("set tmpfs option", key.to_str().unwrap_or("?"))?;
+    }
+    context.mount(attributes).during("make", "a tmpfs")
+}
+
+/// One id each, written by this process itself: the kernel allows an unprivileged process exactly
+/// that, once setgroups is given up (user_namespaces(7)).
+fn write_id_maps(sandbox: &Sandbox) -> Result<()> {
+    let write = |path: &str, content: &str| {
+        let fd = openat(fs::cwd(), path, OFlag::O_WRONLY | OFlag::O_CLOEXEC, Mode::empty())
+            .at("open", path)?;
+        nix::unistd::write(&fd, content.as_bytes()).at("write", path).map(drop)
+    };
+    let hint = |error: Error| {
+        error.hint("the system restricts user namespaces; `casemate doctor` names what to change")
+    };
+    write("/proc/self/setgroups", "deny").map_err(hint)?;
+    write("/proc/self/uid_map", &sandbox.identity.uid_map()).map_err(hint)?;
+    write("/proc/self/gid_map", &sandbox.identity.gid_map()).map_err(hint)
+}
+
+/// A pseudo-terminal of the box's own devpts: this process leads its session, the supervisor gets
+/// the master side, the program the other.
+fn open_terminal(channel: &Channel) -> Result<OwnedFd> {
+    let flags = libc::O_RDWR | libc::O_NOCTTY;
+    let master = fs::openat2(fs::cwd(), "/dev/pts/ptmx", flags, 0, Resolve::NoSymlinks)
+        .at("open", "/dev/pts/ptmx")?;
+    tty::unlock(&master).during("unlock", "the pseudo-terminal")?;
+    let slave = tty::peer(&master).during("open", "the pseudo-terminal")?;
+    channel.send(&Message::Terminal, Some(master.as_fd()))?;
+    nix::unistd::setsid().during("start", "a session")?;
+    tty::make_controlling(&slave).during("control", "the pseudo-terminal")?;
+    Ok(slave)
+}

@@ -1,0 +1,18 @@
+//! Executing a [`Sandbox`](crate::sandbox::Sandbox): one file a process. The supervisor stays in
+//! the host's namespaces; its child makes the box (`child`) and becomes its PID 1 (`init`); the
+//! program's process (`payload`) is forked from that. They talk in `message`s.
+
+mod child;
+mod devices;
+mod init;
+mod message;
+mod network;
+mod payload;
+mod place;
+mod proc;
+mod root;
+mod supervisor;
+mod tty;
+mod verify;
+
+pub use supervisor::{Options, launch};

@@ -1,0 +1,138 @@
+//! Making the root: an empty directory, or the layers of an image under the kernel's overlayfs.
+
+use std::ffi::CString;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use nix::sys::stat::{Mode, mkdirat};
+
+use super::child::{Maker, attach_clone};
+use crate::error::{During, Error, Result};
+use crate::sandbox::Root;
+use crate::sys::fs::{self, Resolve};
+use crate::sys::mount::{self, Attributes, Context};
+
+const DIRECTORY: i32 = libc::O_PATH | libc::O_DIRECTORY;
+
+/// Makes the root and attaches it in the box's memory, to be pivoted to.
+pub(super) fn make(root: &Root, maker: &mut Maker<'_>) -> Result<OwnedFd> {
+    let place = maker.new_directory(0o755)?;
+    match root {
+        Root::Host => {
+            attach_clone(place.fd.as_fd(), place.fd.as_fd(), Attributes::SAFE, Path::new("/"))?;
+            // The place is covered by its own clone now; that is the mount to work in.
+            maker.reopen(&place)
+        }
+        Root::Image { store, layers, .. } => {
+            let overlay = overlay(&store.path, layers, maker)?;
+            mount::attach(&overlay, &place.fd).at("mount overlay at", "/")?;
+            Ok(overlay)
+        }
+    }
+}
+
+/// The overlay, attached nowhere yet.
+fn overlay(at: &Path, layers: &[PathBuf], maker: &mut Maker<'_>) -> Result<OwnedFd> {
+    let base = maker
+        .layers
+        .take()
+        .ok_or_else(|| Error::new("set up the box: the layers are needed before they are open"))?;
+    // The topmost first, as overlayfs takes them.
+    let lowers = layers
+        .iter()
+        .rev()
+        .map(|layer| {
+            fs::openat2(base.as_fd(), layer, DIRECTORY, 0, Resolve::BeneathNoSymlinks)
+                .at("open layer", at.join(layer))
+                .map_err(|error| error.hint("import the image again"))
+        })
+        .collect::<Result<Vec<_>>>()?;
+    let writable = match maker.writable.take() {
+        Some(on_disk) => on_disk,
+        None => maker.new_directory(0o700)?.fd,
+    };
+    let [upper, work] = ["upper", "work"].map(|name| directory(&writable, name));
+    let (upper, work) = (upper?, work?);
+    let named = |fd: &OwnedFd| mount::descriptor_path(fd);
+    let options = [(c"upperdir", named(&upper)), (c"workdir", named(&work))];
+    match with_new_api(&lowers, &options) {
+        // "lowerdir+" came with Linux 6.8; before, fsconfig(2) cannot take more than 256 bytes.
+        Err((error, _)) if error.raw_os_error() == Some(libc::EINVAL) => {
+            with_old_api(&lowers, &options, maker).map_err(|old| refused(&old, None))
+        }
+        Err((error, said)) => Err(refused(&error, said)),
+        Ok(mount) => Ok(mount),
+    }
+}
+
+fn refused(error: &std::io::Error, said: Option<String>) -> Error {
+    let failed = Error::os("mount overlay at", "/", error);
+    match said {
+        Some(said) => failed.hint(format!("the kernel says: {said}")),
+        None => failed,
+    }
+    .hint("`casemate doctor` tries overlayfs and names what to change")
+}
+
+fn directory(parent: &OwnedFd, name: &str) -> Result<OwnedFd> {
+    mkdirat(parent, name, Mode::from_bits_truncate(0o755))
+        .during("make directory", name)
+        .map_err(|error| error.within("writable layer"))?;
+    fs::openat2(parent.as_fd(), name, DIRECTORY, 0, Resolve::BeneathNoSymlinks)
+        .during("open directory", name)
+}
+
+type Options = [(&'static std::ffi::CStr, CString); 2];
+
+/// The flags of every overlay: `user.overlay.*` marks, which need no privilege (5.11), and no
+/// syncing of a layer that is thrown away (5.10).
+const FLAGS: [&std::ffi::CStr; 2] = [c"userxattr", c"volatile"];
+
+fn with_new_api(
+    lowers: &[OwnedFd],
+    options: &Options,
+) -> Result<OwnedFd, (std::io::Error, Option<String>)> {
+    let context = Context::open(c"overlay").map_err(|error| (error, None))?;
+    let configure = || {
+        for lower in lowers {
+            context.set(c"lowerdir+", &mount::descriptor_path(lower))?;
+        }
+        for (key, value) in options {
+            context.set(key, value)?;
+        }
+        FLAGS.iter().try_for_each(|flag| context.flag(flag))
+    };
+    if let Err(error) = configure() {
+        return Err((error, context.message()));
+    }
+    context.mount_or_message(Attributes::SAFE)
+}
+
+/// mount(2), whose options are one string of at most a page.
+fn with_old_api(
+    lowers: &[OwnedFd],
+    options: &Options,
+    maker: &mut Maker<'_>,
+) -> std::io::Result<OwnedFd> {
+    let mut data = b"lowerdir=".to_vec();
+    for (index, lower) in lowers.iter().enumerate() {
+        if index > 0 {
+            data.push(b':');
+        }
+        data.extend_from_slice(mount::descriptor_path(lower).as_bytes());
+    }
+    for (key, value) in options {
+        data.extend_from_slice(&[b",", key.to_bytes(), b"=", value.as_bytes()].concat());
+    }
+    for flag in FLAGS {
+        data.extend_from_slice(&[b",", flag.to_bytes()].concat());
+    }
+    let out_of_room = |_| std::io::Error::from_raw_os_error(libc::ENOSPC);
+    let place = maker.new_directory(0o755).map_err(out_of_room)?;
+    let data = CString::new(data).map_err(|_| std::io::Error::from_raw_os_error(libc::EINVAL))?;
+    mount::mount_overlay(&mount::descriptor_path(&place.fd), &data)?;
+    let top = maker.reopen(&place).map_err(out_of_room)?;
+    let tree = mount::clone_tree(top.as_fd(), c"", false)?;
+    mount::set_attributes(tree.as_fd(), Attributes::SAFE, false, false)?;
+    Ok(tree)
+}

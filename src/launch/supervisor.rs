@@ -1,0 +1,408 @@
+//! The supervisor: makes the box's first process in one clone3(2), forwards signals and terminal
+//! traffic, keeps the time, and turns the program's end into an exit code. It stays single-threaded:
+//! the parent death signal follows the thread that cloned (prctl(2)).
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::{SigSet, Signal, raise};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
+
+use super::child::{self, Inherited};
+use super::message::{Channel, Message};
+use super::network;
+use super::tty::Relay;
+use crate::confine::seccomp;
+use crate::error::{During, Error, Exit, Result};
+use crate::profile::NetworkMode;
+use crate::sandbox::Sandbox;
+use crate::sys::clone::{self, Child, Forked};
+use crate::sys::process;
+
+/// What a launch needs beside the plan.
+pub struct Options {
+    /// Where compiled filters are kept, if anywhere.
+    pub cache: Option<PathBuf>,
+    /// The writable layer on disk, where the plan has one.
+    pub scratch: Option<PathBuf>,
+}
+
+/// Runs the plan to its end and returns the exit code: the program's, or 128 plus the signal that
+/// ended it, or 124 when its time was over.
+pub fn launch(sandbox: &Sandbox, options: Options) -> Result<i32> {
+    let filter = match &sandbox.seccomp {
+        Some(policy) => Some(seccomp::program(policy, options.cache.as_deref())?),
+        None => None,
+    };
+    let native = seccomp::Architecture::native();
+    let init_filter =
+        seccomp::program(&seccomp::Policy::for_init(native), options.cache.as_deref())?;
+    let signals = block_signals()?;
+    let (channel, theirs) = Channel::pair()?;
+    if clone::thread_count().during("count", "threads")? != 1 {
+        return Err(Error::new("start the box: casemate is not single-threaded here"));
+    }
+    let (network_from, network_to) = match sandbox.network {
+        NetworkMode::None => {
+            let (from, to) = Channel::pair()?;
+            (Some(from), Some(to))
+        }
+        NetworkMode::Host => (None, None),
+    };
+    let inherited = Inherited {
+        filter,
+        init_filter,
+        channel: theirs,
+        network: network_from,
+        scratch: options.scratch,
+    };
+    let child = match clone::clone3(NAMESPACES) {
+        Ok(Forked::Child) => {
+            // The far ends: were they open here too, a death at the other side would go unseen.
+            drop((channel, network_to));
+            child::run(sandbox, inherited)
+        }
+        Ok(Forked::Parent(child)) => child,
+        Err(error) => return Err(no_namespaces(&error)),
+    };
+    let network = network_to.map(|to| network::make_beside(&child, to)).transpose();
+    // The child had to be dumpable when it was made, to write its own id maps.
+    process::set_undumpable().during("make undumpable", "the supervisor")?;
+    // The box's end must be the box's alone, or its end would never be seen.
+    drop(inherited);
+    let mut supervisor = Supervisor {
+        child,
+        network: None,
+        channel: Some(channel),
+        signals,
+        program: None,
+        pending: Vec::new(),
+        relay: None,
+        deadline: sandbox.timeout.map(|seconds| Instant::now() + Duration::from_secs(seconds)),
+        timeout: sandbox.timeout,
+        timed_out: false,
+        outcome: None,
+    };
+    process::trim_heap();
+    let result = network.and_then(|network| {
+        supervisor.network = network;
+        supervisor.run()
+    });
+    let ended = supervisor.end();
+    drop(supervisor);
+    let outcome = result?;
+    ended?;
+    outcome
+}
+
+/// All but the network's, which is made beside. The kernel makes the user namespace first, so that
+/// it owns the others (clone(2)).
+const NAMESPACES: u64 = (libc::CLONE_NEWUSER
+    | libc::CLONE_NEWNS
+    | libc::CLONE_NEWPID
+    | libc::CLONE_NEWIPC
+    | libc::CLONE_NEWUTS
+    | libc::CLONE_NEWCGROUP)
+    .cast_unsigned() as u64;
+
+fn no_namespaces(error: &std::io::Error) -> Error {
+    let failed = Error::os("make", "the box's namespaces", error);
+    let cause = match error.raw_os_error() {
+        // strerror's "No space left on device" would send people to their disks.
+        Some(libc::ENOSPC | libc::EUSERS) => {
+            "user namespaces are used up or forbidden: see /proc/sys/user/max_user_namespaces"
+        }
+        Some(libc::EPERM | libc::EACCES) => "the system forbids unprivileged user namespaces",
+        Some(libc::EAGAIN) => "too many processes: see `ulimit -u`",
+        _ => return failed,
+    };
+    failed.hint(cause).hint("`casemate doctor` tries each step and names what to change")
+}
+
+/// Signals that are passed on to the program. SIGTTIN and SIGTTOU keep their meaning for casemate
+/// itself, in the background of a shell; SIGPIPE and faults are its own.
+const FORWARDED: [Signal; 10] = [
+    Signal::SIGHUP,
+    Signal::SIGINT,
+    Signal::SIGQUIT,
+    Signal::SIGTERM,
+    Signal::SIGUSR1,
+    Signal::SIGUSR2,
+    Signal::SIGALRM,
+    Signal::SIGTSTP,
+    Signal::SIGCONT,
+    Signal::SIGWINCH,
+];
+
+fn block_signals() -> Result<SignalFd> {
+    let mut set = SigSet::empty();
+    for signal in FORWARDED {
+        set.add(signal);
+    }
+    set.thread_block().during("block", "signals")?;
+    SignalFd::with_flags(&set, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)
+        .during("make", "a signal descriptor")
+}
+
+/// How long a box that was asked to end by SIGTERM, at its timeout, has before it is killed.
+const GRACE: Duration = Duration::from_secs(2);
+
+struct Supervisor {
+    child: Child,
+    /// The process that makes the network namespace, until it has ended.
+    network: Option<Child>,
+    channel: Option<Channel>,
+    signals: SignalFd,
+    /// The program's pidfd, once it exists.
+    program: Option<OwnedFd>,
+    /// Signals that came before it did.
+    pending: Vec<i32>,
+    relay: Option<Relay>,
+    deadline: Option<Instant>,
+    /// The time that the box has, in seconds.
+    timeout: Option<u64>,
+    timed_out: bool,
+    outcome: Option<Result<i32>>,
+}
+
+impl Supervisor {
+    /// Serves the box until its first process has ended, which ends every other.
+    fn run(&mut self) -> Result<Result<i32>> {
+        loop {
+            let timeout = match self.deadline {
+                Some(deadline) => {
+                    let left = deadline.saturating_duration_since(Instant::now());
+                    // Rounded up, so that the deadline has passed when poll returns.
+                    PollTimeout::try_from(left + Duration::from_millis(1))
+                        .unwrap_or(PollTimeout::MAX)
+                }
+                None => PollTimeout::NONE,
+            };
+            let ready = self.wait(timeout)?;
+            if ready.signal {
+                self.take_signals()?;
+            }
+            if ready.channel {
+                self.take_message()?;
+            }
+            if let Some(relay) = &mut self.relay {
+                relay.transfer(&ready.relay)?;
+            }
+            if ready.network {
+                self.reap_network()?;
+            }
+            if ready.ended {
+                // What the box said last is still on its way.
+                while self.channel.is_some() {
+                    self.take_message()?;
+                }
+                return self.finish();
+            }
+            self.keep_time();
+        }
+    }
+
+    fn wait(&self, timeout: PollTimeout) -> Result<Ready> {
+        let mut fds = vec![
+            PollFd::new(self.signals.as_fd(), PollFlags::POLLIN),
+            PollFd::new(self.child.pidfd.as_fd(), PollFlags::POLLIN),
+        ];
+        if let Some(channel) = &self.channel {
+            fds.push(PollFd::new(channel.fd(), PollFlags::POLLIN));
+        }
+        let network = fds.len();
+        if let Some(process) = &self.network {
+            fds.push(PollFd::new(process.pidfd.as_fd(), PollFlags::POLLIN));
+        }
+        let first = fds.len();
+        if let Some(relay) = &self.relay {
+            relay.interests(&mut fds);
+        }
+        match poll(&mut fds, timeout) {
+            Ok(_) | Err(Errno::EINTR) => {}
+            Err(error) => return Err(Error::os("wait for", "the box", error)),
+        }
+        let is_ready = |index: usize| {
+            fds.get(index).and_then(PollFd::revents).is_some_and(|events| !events.is_empty())
+        };
+        Ok(Ready {
+            signal: is_ready(0),
+            ended: is_ready(1),
+            channel: self.channel.is_some() && is_ready(2),
+            network: self.network.is_some() && is_ready(network),
+            relay: (first..fds.len()).map(is_ready).collect(),
+        })
+    }
+
+    fn take_signals(&mut self) -> Result<()> {
+        while let Ok(Some(info)) = self.signals.read_signal() {
+            let Ok(signal) = i32::try_from(info.ssi_signo) else { continue };
+            match Signal::try_from(signal) {
+                Ok(Signal::SIGWINCH) => {
+                    if let Some(relay) = &self.relay {
+                        relay.copy_window_size();
+                    }
+                }
+                // Without a terminal of its own, the program is in no job of the caller's shell:
+                // it is stopped and continued by hand.
+                Ok(Signal::SIGTSTP) => {
+                    self.send_to_group(libc::SIGSTOP)?;
+                    self.stop_self()?;
+                }
+                Ok(Signal::SIGCONT) => self.resume()?,
+                _ => self.send(signal)?,
+            }
+        }
+        Ok(())
+    }
+
+    fn send(&mut self, signal: i32) -> Result<()> {
+        match &self.program {
+            None => self.pending.push(signal),
+            Some(program) => match clone::send_signal(program, signal) {
+                // Ended already; its end is about to be told.
+                Err(error) if error.raw_os_error() == Some(libc::ESRCH) => {}
+                done => done.during("send a signal to", "the program")?,
+            },
+        }
+        Ok(())
+    }
+
+    fn take_message(&mut self) -> Result<()> {
+        let Some(channel) = &self.channel else { return Ok(()) };
+        match channel.receive()? {
+            None => self.channel = None,
+            Some((Message::Terminal, Some(master))) => self.relay = Some(Relay::start(master)?),
+            Some((Message::Started, Some(program))) => {
+                self.program = Some(program);
+                for signal in std::mem::take(&mut self.pending) {
+                    self.send(signal)?;
+                }
+            }
+            Some((Message::Stopped, _)) => {
+                // Stopped by its terminal: the caller's shell shall see a stopped job. Stopped by
+                // anyone else, or by us: nothing of the caller's.
+                if self.relay.is_some() {
+                    self.stop_self()?;
+                }
+            }
+            // The first word counts: a failure to start is followed by the end of its process.
+            Some((Message::Exited(code), _)) => {
+                self.outcome.get_or_insert(Ok(code));
+            }
+            Some((Message::Killed(signal), _)) => {
+                self.outcome.get_or_insert(Ok(128 + signal));
+            }
+            Some((message, _)) => {
+                if let Some(error) = message.into_error() {
+                    self.outcome.get_or_insert(Err(error));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Stops casemate as Ctrl-Z stops any program, with the terminal as the shell left it.
+    fn stop_self(&mut self) -> Result<()> {
+        if let Some(relay) = &mut self.relay {
+            relay.restore();
+        }
+        raise(Signal::SIGSTOP).during("stop", "casemate")?;
+        // Continued: SIGCONT is waiting in the signal descriptor as well, and does no harm twice.
+        self.resume()
+    }
+
+    fn resume(&mut self) -> Result<()> {
+        if let Some(relay) = &mut self.relay {
+            relay.take_over()?;
+        }
+        self.send_to_group(libc::SIGCONT)
+    }
+
+    /// To the program and the processes that stayed in its group.
+    fn send_to_group(&self, signal: i32) -> Result<()> {
+        let Some(program) = &self.program else { return Ok(()) };
+        match clone::send_signal_to_group(program, signal) {
+            // Ended already; its end is about to be told.
+            Err(error) if error.raw_os_error() == Some(libc::ESRCH) => Ok(()),
+            done => done.during("send a signal to", "the program"),
+        }
+    }
+
+    fn keep_time(&mut self) {
+        let Some(deadline) = self.deadline else { return };
+        if Instant::now() < deadline {
+            return;
+        }
+        if self.timed_out {
+            self.deadline = None;
+            self.kill();
+        } else {
+            self.timed_out = true;
+            self.deadline = Some(Instant::now() + GRACE);
+            if self.send(libc::SIGTERM).is_err() || self.program.is_none() {
+                self.kill();
+            }
+        }
+    }
+
+    /// Ends the box: the kernel ends all processes of a PID namespace with its first.
+    fn kill(&self) {
+        // ESRCH says that it has ended by itself.
+        let _ended_already = clone::send_signal(&self.child.pidfd, libc::SIGKILL);
+    }
+
+    fn finish(&mut self) -> Result<Result<i32>> {
+        let status = waitid(Id::PIDFd(self.child.pidfd.as_fd()), WaitPidFlag::WEXITED)
+            .during("wait for", "the box")?;
+        if self.timed_out {
+            let seconds = self.timeout.unwrap_or_default();
+            return Ok(Err(Error::new(format!("timeout: the box was ended after {seconds} s"))
+                .exit(Exit::TimedOut)));
+        }
+        Ok(match (self.outcome.take(), status) {
+            (Some(outcome), _) => outcome,
+            (None, WaitStatus::Signaled(_, signal, _)) => {
+                Err(Error::new(format!("the box was ended by signal {}", signal.as_str()))
+                    .hint("out of memory, or killed from outside"))
+            }
+            (None, _) => Err(Error::new("the box ended without a word")),
+        })
+    }
+
+    fn reap_network(&mut self) -> Result<()> {
+        if let Some(process) = self.network.take() {
+            waitid(Id::PIDFd(process.pidfd.as_fd()), WaitPidFlag::WEXITED)
+                .during("wait for", "the network's process")?;
+        }
+        Ok(())
+    }
+
+    /// Whatever happened: no process of the box is left, and the terminal is as it was.
+    fn end(&mut self) -> Result<()> {
+        self.kill();
+        self.reap_network()?;
+        // ECHILD says that it was waited for already.
+        match waitid(Id::PIDFd(self.child.pidfd.as_fd()), WaitPidFlag::WEXITED) {
+            Ok(_) | Err(Errno::ECHILD) => {}
+            Err(error) => return Err(Error::os("wait for", "the box", error)),
+        }
+        if let Some(mut relay) = self.relay.take() {
+            relay.drain()?;
+            relay.restore();
+        }
+        Ok(())
+    }
+}
+
+struct Ready {
+    signal: bool,
+    ended: bool,
+    channel: bool,
+    network: bool,
+    relay: Vec<bool>,
+}

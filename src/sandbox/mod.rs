@@ -1,0 +1,213 @@
+//! [`Sandbox`]: everything about one run, resolved, immutable, printable, complete. `explain`
+//! prints it, `launch` executes it, and nothing else decides anything.
+
+pub mod explain;
+mod resolve;
+pub mod steps;
+pub mod text;
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use serde::Serialize;
+
+pub use resolve::{ImageInput, Inputs, resolve};
+
+use crate::confine::landlock::Rules;
+use crate::confine::seccomp::Policy;
+use crate::host::Source;
+use crate::identity::Identity;
+use crate::profile::{Capability, Control, NetworkMode, ResourceLimit, ResourceName, Size};
+use crate::rootfs::Scratch;
+
+/// One run.
+#[derive(Debug, Clone, Serialize)]
+pub struct Sandbox {
+    /// The profiles it came from, lowest first.
+    pub profiles: Vec<String>,
+    /// What runs.
+    pub program: Program,
+    /// Who it is.
+    pub identity: Identity,
+    /// The host name in the box.
+    pub hostname: String,
+    /// What lies at /.
+    pub root: Root,
+    /// What is made, written and mounted below it, in this order.
+    pub mounts: Vec<Mount>,
+    /// How much the box's own memory holds: the writable layer where that is in memory, /tmp, /run,
+    /// the home, shared memory.
+    pub memory: Size,
+    /// What it can reach.
+    pub network: NetworkMode,
+    /// How much each process may use.
+    pub rlimits: Vec<Rlimit>,
+    /// Seconds until the box is ended.
+    pub timeout: Option<u64>,
+    /// What it keeps, inside its own user namespace.
+    pub capabilities: Vec<Capability>,
+    /// Whether it may make user namespaces of its own.
+    pub nesting: bool,
+    /// Which system calls it has; `None` where the profile says `base = "none"`.
+    pub seccomp: Option<Policy>,
+    /// Which files Landlock lets it use; `None` where that was given up.
+    pub landlock: Option<Rules>,
+    /// Whether it gets a session keyring of its own.
+    pub keyring: bool,
+    /// What was asked for and is not enforced on this machine, because the profile allows that.
+    pub degraded: Vec<Degraded>,
+    /// What the user should know and may want to change.
+    pub notes: Vec<String>,
+}
+
+/// What runs.
+#[derive(Debug, Clone, Serialize)]
+pub struct Program {
+    /// The command and its arguments.
+    #[serde(serialize_with = "text::list")]
+    pub argv: Vec<OsString>,
+    /// Its whole environment, sorted by name.
+    #[serde(serialize_with = "text::pairs")]
+    pub environment: Vec<(OsString, OsString)>,
+    /// Where it starts.
+    #[serde(serialize_with = "text::path")]
+    pub workdir: PathBuf,
+    /// Which of standard input, output and error are on a pseudo-terminal of the box's own.
+    pub terminal: [bool; 3],
+}
+
+impl Program {
+    /// Whether there is a pseudo-terminal at all.
+    pub fn has_terminal(&self) -> bool {
+        self.terminal.contains(&true)
+    }
+}
+
+/// What lies at /.
+#[derive(Debug, Clone, Serialize)]
+#[serde(tag = "kind", rename_all = "kebab-case")]
+pub enum Root {
+    /// An empty read-only directory, filled by the mounts.
+    Host,
+    /// The layers of an image.
+    Image {
+        /// Its name.
+        name: String,
+        /// The digest of its manifest.
+        digest: String,
+        /// The directory that holds the layers.
+        store: Source,
+        /// The layers' trees below it, lowest first.
+        #[serde(serialize_with = "text::paths")]
+        layers: Vec<PathBuf>,
+        /// Where writes go.
+        scratch: Scratch,
+        /// The directory for them where that is the disk.
+        #[serde(serialize_with = "text::optional_path")]
+        scratch_dir: Option<PathBuf>,
+        /// Why there.
+        why: String,
+        /// Whether there are writes at all.
+        read_only: bool,
+    },
+}
+
+impl Root {
+    /// True for an image's layers.
+    pub fn is_image(&self) -> bool {
+        matches!(self, Root::Image { .. })
+    }
+
+    /// True where the program can write to the root itself.
+    pub fn is_writable(&self) -> bool {
+        matches!(self, Root::Image { read_only: false, .. })
+    }
+}
+
+/// One thing below the root.
+#[derive(Debug, Clone, Serialize)]
+pub struct Mount {
+    /// Where in the box.
+    #[serde(serialize_with = "text::path")]
+    pub target: PathBuf,
+    /// What.
+    #[serde(flatten)]
+    pub what: What,
+    /// Who said so.
+    pub origin: String,
+}
+
+/// What a [`Mount`] is.
+#[derive(Debug, Clone, Serialize)]
+#[serde(tag = "kind", rename_all = "kebab-case")]
+pub enum What {
+    /// A file or directory of the host, with all that is mounted below it.
+    Bind {
+        /// It.
+        source: Source,
+        /// Whether it may be changed.
+        write: bool,
+        /// Whether programs in it may be executed.
+        exec: bool,
+    },
+    /// An empty file system in memory with a size of its own.
+    Tmpfs {
+        /// How much it holds; the kernel's default, half of the memory, where not said.
+        size: Option<Size>,
+        /// The mode of its top.
+        mode: u32,
+        /// Whether programs in it may be executed.
+        exec: bool,
+    },
+    /// A private writable directory in the box's own memory.
+    Private {
+        /// Its mode.
+        mode: u32,
+    },
+    /// A directory that exists.
+    Directory {
+        /// Its mode, where it has to be made.
+        mode: u32,
+    },
+    /// A symbolic link.
+    Link {
+        /// Where it points.
+        #[serde(serialize_with = "text::path")]
+        to: PathBuf,
+    },
+    /// A file written for the box.
+    File {
+        /// What is in it.
+        #[serde(serialize_with = "text::bytes")]
+        content: Vec<u8>,
+    },
+    /// Lines added to a file that the root has, or a new file with them.
+    Append {
+        /// The lines.
+        #[serde(serialize_with = "text::bytes")]
+        content: Vec<u8>,
+    },
+    /// null, zero, full, random, urandom, tty, and a devpts and shared memory of its own.
+    Devices,
+    /// The process information of its own PID namespace, with the host's parts masked.
+    Proc,
+}
+
+/// A limit of setrlimit(2).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Rlimit {
+    /// Of what.
+    pub name: ResourceName,
+    /// How much.
+    #[serde(flatten)]
+    pub limit: ResourceLimit,
+}
+
+/// A control that is not enforced, with the profile's consent.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Degraded {
+    /// Which.
+    pub control: Control,
+    /// Why it cannot be, here.
+    pub reason: String,
+}

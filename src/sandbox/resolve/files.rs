@@ -1,0 +1,206 @@
+//! Grants into mounts: the host's paths opened, the box's paths cleaned, all in an order in which
+//! they can be made.
+
+use std::path::{Component, Path, PathBuf};
+
+use super::super::{Mount, What};
+use super::Inputs;
+use crate::error::{During, Error, Result};
+use crate::host::{Host, Source, World};
+use crate::profile::Grant;
+
+pub(super) fn grants(inputs: &Inputs<'_>, world: &mut dyn World) -> Result<Vec<Mount>> {
+    let Inputs { profile, host, own, .. } = inputs;
+    let mut granted = Vec::new();
+    for (list, write) in [(&profile.files.read, false), (&profile.files.write, true)] {
+        for grant in list {
+            granted.extend(bind(grant, write, host, world)?);
+        }
+    }
+    // What protects comes first, so that nothing that was said is widened by it.
+    let mut mounts = protection(&granted, own, world)?;
+    mounts.extend(granted);
+    for grant in &profile.files.tmpfs {
+        mounts.push(Mount {
+            target: cleaned(&grant.at, "tmpfs")?,
+            what: What::Tmpfs {
+                size: grant.size,
+                mode: grant.mode.unwrap_or(0o1777),
+                exec: grant.exec,
+            },
+            origin: "tmpfs".to_owned(),
+        });
+    }
+    Ok(mounts)
+}
+
+fn bind(grant: &Grant, write: bool, host: &Host, world: &mut dyn World) -> Result<Option<Mount>> {
+    let path = on_host(&grant.path, host).map_err(|error| error.within(&grant.origin))?;
+    let source = match world.open(&path) {
+        Ok(source) => source,
+        Err(error) if grant.optional && error.kind() == std::io::ErrorKind::NotFound => {
+            return Ok(None);
+        }
+        Err(error) => {
+            return Err(Error::os("open", path.display(), &error).within(&grant.origin).hint(
+                "a grant's source must exist: it is never made; `optional = true` lets it be missing",
+            ));
+        }
+    };
+    if source.identity.is_socket() {
+        return Err(Error::new(format!(
+            "{}: {} is a socket: whoever answers there acts outside the box",
+            grant.origin,
+            path.display()
+        )));
+    }
+    let target = match &grant.at {
+        Some(at) => cleaned(at, &grant.origin.to_string())?,
+        None => cleaned(&path, &grant.origin.to_string())?,
+    };
+    if target == Path::new("/") {
+        return Err(Error::new(format!("{}: a grant cannot replace the root /", grant.origin))
+            .hint("name a directory below it, such as /mnt"));
+    }
+    Ok(Some(Mount {
+        target,
+        what: What::Bind { source, write, exec: grant.exec },
+        origin: grant.origin.to_string(),
+    }))
+}
+
+/// Keeps casemate's own directories read-only where a writable grant holds them. Each directory on
+/// the way becomes a mount of its own, since a mount point cannot be renamed away.
+fn protection(granted: &[Mount], own: &[Source], world: &mut dyn World) -> Result<Vec<Mount>> {
+    let mut mounts = Vec::new();
+    for mount in granted {
+        let What::Bind { source, write: true, exec } = &mount.what else { continue };
+        for own in own {
+            if source.path.starts_with(&own.path) {
+                return Err(Error::new(format!(
+                    "{}: {} is casemate's own, which no program may change",
+                    mount.origin,
+                    source.path.display()
+                ))
+                .hint("grant it read-only, or another directory"));
+            }
+            let Ok(below) = own.path.strip_prefix(&source.path) else { continue };
+            let (mut path, mut target) = (source.path.clone(), mount.target.clone());
+            for part in below.components() {
+                path.push(part);
+                target.push(part);
+                let write = path != own.path;
+                let source = world.open(&path).at("open", &path)?;
+                mounts.push(Mount {
+                    target: target.clone(),
+                    what: What::Bind { source, write, exec: *exec },
+                    origin: "casemate's own files".to_owned(),
+                });
+            }
+        }
+    }
+    Ok(mounts)
+}
+
+/// A grant's path as an absolute one of the host.
+pub(super) fn on_host(path: &Path, host: &Host) -> Result<PathBuf> {
+    if let Ok(rest) = path.strip_prefix("~") {
+        let home = host.caller.home.as_ref().ok_or_else(|| {
+            Error::new(format!("{}: no home directory is known", path.display())).hint("set HOME")
+        })?;
+        return Ok(lexical(&home.join(rest)));
+    }
+    if path.is_absolute() {
+        return Ok(lexical(path));
+    }
+    let cwd = host
+        .cwd
+        .as_ref()
+        .ok_or_else(|| Error::new(format!("{}: the working directory is gone", path.display())))?;
+    Ok(lexical(&cwd.join(path)))
+}
+
+/// Drops `.` components and doubled slashes; `..` stays, for the kernel to resolve.
+fn lexical(path: &Path) -> PathBuf {
+    path.components().filter(|part| *part != Component::CurDir).collect()
+}
+
+/// A path of the box: absolute, without `.`, and `..` resolved on paper, since it names a place in
+/// a tree that is about to be made.
+fn cleaned(path: &Path, origin: &str) -> Result<PathBuf> {
+    if !path.is_absolute() {
+        return Err(Error::new(format!(
+            "{origin}: {}: must be an absolute path in the box",
+            path.display()
+        )));
+    }
+    let mut clean = PathBuf::from("/");
+    for part in path.components() {
+        match part {
+            Component::Normal(name) => clean.push(name),
+            Component::ParentDir => {
+                clean.pop();
+            }
+            _ => {}
+        }
+    }
+    Ok(clean)
+}
+
+/// Parents before what is below them, and of several things at one place only the last one said;
+/// otherwise in the order they were said.
+pub(super) fn in_order(mounts: Vec<Mount>) -> Vec<Mount> {
+    let mut last: std::collections::BTreeMap<PathBuf, (usize, Mount)> = Default::default();
+    for (index, mount) in mounts.into_iter().enumerate() {
+        last.insert(mount.target.clone(), (index, mount));
+    }
+    let mut mounts: Vec<(usize, usize, Mount)> = last
+        .into_values()
+        .map(|(index, mount)| (mount.target.components().count(), index, mount))
+        .collect();
+    mounts.sort_by_key(|(depth, index, _)| (*depth, *index));
+    mounts.into_iter().map(|(_, _, mount)| mount).collect()
+}
+
+/// Whether the host's directory is in the box at its own path.
+pub(super) fn is_granted(path: &Path, mounts: &[Mount]) -> bool {
+    mounts
+        .iter()
+        .filter(|mount| path.starts_with(&mount.target))
+        .max_by_key(|mount| mount.target.components().count())
+        .is_some_and(|mount| match &mount.what {
+            What::Bind { source, .. } => mount.target == source.path || path == mount.target,
+            _ => false,
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_of_the_box_are_cleaned_on_paper() {
+        let clean = |path| cleaned(Path::new(path), "x").unwrap();
+        assert_eq!(clean("/a/./b//c/.."), Path::new("/a/b"));
+        assert_eq!(clean("/../../etc"), Path::new("/etc"));
+        assert!(cleaned(Path::new("a"), "x").is_err());
+    }
+
+    #[test]
+    fn parents_come_first_and_the_last_word_counts() {
+        let mount = |target: &str, origin: &str| Mount {
+            target: target.into(),
+            what: What::Directory { mode: 0o755 },
+            origin: origin.into(),
+        };
+        let ordered = in_order(vec![
+            mount("/a/b/c", "1"),
+            mount("/a", "2"),
+            mount("/z", "3"),
+            mount("/a/b/c", "4"),
+        ]);
+        let seen: Vec<_> =
+            ordered.iter().map(|m| (m.target.to_str().unwrap(), m.origin.as_str())).collect();
+        assert_eq!(seen, [("/a", "2"), ("/z", "3"), ("/a/b/c", "4")]);
+    }
+}

@@ -1,0 +1,276 @@
+//! The one translator: profile, host facts and image in, [`Sandbox`] out. Everything that can fail
+//! for a reason the user can mend fails here, before any process is made.
+
+mod environment;
+mod files;
+mod notes;
+mod root;
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+
+use super::{Degraded, Mount, Program, Rlimit, Root, Sandbox, What};
+use crate::confine::landlock::{self, Access, Rules};
+use crate::confine::seccomp::{Architecture, Policy};
+use crate::error::{Error, Result};
+use crate::host::{Host, Source, World};
+use crate::identity::{self, Asked, Identity, Names};
+use crate::image;
+use crate::profile::{Control, NetworkMode, Profile, SeccompBase, Size, Terminal};
+
+/// What a plan is made from.
+pub struct Inputs<'a> {
+    /// The names of the profiles that `profile` came from, lowest first.
+    pub profiles: Vec<String>,
+    /// The profile with the command line laid over it.
+    pub profile: &'a Profile,
+    /// The words after the options.
+    pub command: Vec<OsString>,
+    /// The entrypoint that replaces the image's (`--entrypoint`).
+    pub entrypoint: Option<OsString>,
+    /// This machine.
+    pub host: &'a Host,
+    /// The image, where the profile names one.
+    pub image: Option<ImageInput>,
+    /// What names ids in the box.
+    pub names: Names,
+    /// casemate's own directories, which no program may change: a layer or a compiled filter put
+    /// there would be the next box's.
+    pub own: Vec<Source>,
+}
+
+/// An image as far as a plan needs it.
+pub struct ImageInput {
+    /// Its name.
+    pub name: String,
+    /// The digest of its manifest.
+    pub digest: String,
+    /// Its configuration.
+    pub config: image::Config,
+    /// The directory of the layers.
+    pub store: Source,
+    /// The layers' trees below it, lowest first.
+    pub layers: Vec<PathBuf>,
+    /// The directory in which a writable layer on disk would be.
+    pub scratch_dir: PathBuf,
+}
+
+/// Makes the plan.
+pub fn resolve(inputs: &Inputs<'_>, world: &mut dyn World) -> Result<Sandbox> {
+    let Inputs { profile, host, image, .. } = inputs;
+    let asked = match (&profile.identity.user, image) {
+        (Some(spec), _) => Asked::Profile(spec),
+        (None, Some(image)) => Asked::Image(image.config.user.as_deref().unwrap_or_default()),
+        (None, None) => Asked::Nobody,
+    };
+    let identity = identity::resolve(&asked, &host.caller, &inputs.names, image.is_some())?;
+    let hostname =
+        profile.identity.hostname.as_ref().map_or("casemate", |name| name.0.as_str()).to_owned();
+    let network = profile.network.mode.unwrap_or(NetworkMode::None);
+    let mut degraded = Vec::new();
+
+    let root = root::choose(profile, host, image.as_ref());
+    let memory = profile.root.scratch_size.unwrap_or(Size::Percent(50));
+    let mut mounts = root::base(&root, &identity, &hostname, network, world)?;
+    mounts.extend(files::grants(inputs, world)?);
+    let mut mounts = files::in_order(mounts);
+
+    let program = program(inputs, &identity, &mounts, &hostname, world)?;
+    // As podman: an image's own working directory is made where a layer lacks it.
+    if profile.program.workdir.is_none() && program.workdir != Path::new("/") && image.is_some() {
+        mounts.push(Mount {
+            target: program.workdir.clone(),
+            what: What::Directory { mode: 0o755 },
+            origin: "the image's working directory".to_owned(),
+        });
+    }
+    let rlimits = profile
+        .limits
+        .rlimits
+        .iter()
+        .map(|(name, limit)| Rlimit { name: *name, limit: *limit })
+        .collect::<Vec<_>>();
+    let nesting = profile.seccomp.nesting.unwrap_or(false);
+    let landlock = landlock_rules(profile, host, &root, &mounts, network, &mut degraded)?;
+    if !host.keyring {
+        let reason = "keyctl is refused here, by a filter that casemate was started under";
+        give_up(profile, Control::Keyring, reason, &mut degraded)?;
+    }
+    let mut capabilities = profile.capabilities.keep.clone();
+    capabilities.sort();
+    capabilities.dedup();
+    let notes = notes::collect(inputs, &identity, &capabilities, nesting);
+
+    Ok(Sandbox {
+        profiles: inputs.profiles.clone(),
+        program,
+        identity,
+        hostname,
+        root,
+        mounts,
+        memory,
+        network,
+        rlimits,
+        timeout: profile.limits.timeout.map(|timeout| timeout.0),
+        capabilities,
+        nesting,
+        seccomp: seccomp(profile)?,
+        landlock,
+        keyring: host.keyring,
+        degraded,
+        notes,
+    })
+}
+
+/// Refuses, unless the profile lists the control as one it may lose.
+fn give_up(
+    profile: &Profile,
+    control: Control,
+    reason: &str,
+    degraded: &mut Vec<Degraded>,
+) -> Result<()> {
+    if profile.may_degrade.contains(&control) {
+        degraded.push(Degraded { control, reason: reason.to_owned() });
+        return Ok(());
+    }
+    Err(Error::new(format!("control {}: {reason}", control.word())).hint(format!(
+        "to run without it, say --may-degrade {0}, or may-degrade = [\"{0}\"] in the profile",
+        control.word()
+    )))
+}
+
+fn landlock_rules(
+    profile: &Profile,
+    host: &Host,
+    root: &Root,
+    mounts: &[Mount],
+    network: NetworkMode,
+    degraded: &mut Vec<Degraded>,
+) -> Result<Option<Rules>> {
+    let abi = host.landlock_abi;
+    if abi == 0 {
+        let reason = "this kernel has no Landlock, or it is switched off (lsm= at boot)";
+        give_up(profile, Control::Landlock, reason, degraded)?;
+    }
+    let scoped = abi >= landlock::SCOPES_SINCE;
+    // A network namespace of its own hides the host's abstract sockets, and a PID namespace its
+    // processes; only the host's network leaves the scope as the one wall (CVE-2020-15257).
+    if network == NetworkMode::Host && !scoped {
+        let reason =
+            "with the host's network, only Landlock of Linux 6.12 hides its abstract sockets";
+        give_up(profile, Control::AbstractSockets, reason, degraded)?;
+    }
+    if abi == 0 {
+        return Ok(None);
+    }
+    let mut rules = Rules { abi, scoped, paths: Vec::new() };
+    rules.add("/", if root.is_writable() { Access::Write } else { Access::Read });
+    for mount in mounts {
+        match &mount.what {
+            What::Bind { write: true, .. } | What::Tmpfs { .. } | What::Private { .. } => {
+                rules.add(&mount.target, Access::Write);
+            }
+            What::Proc => rules.add(&mount.target, Access::Update),
+            What::Devices => {
+                rules.add(&mount.target, Access::Device);
+                rules.add(mount.target.join("shm"), Access::Write);
+            }
+            _ => {}
+        }
+    }
+    Ok(Some(rules))
+}
+
+fn seccomp(profile: &Profile) -> Result<Option<Policy>> {
+    let wanted = &profile.seccomp;
+    if wanted.base == Some(SeccompBase::None) {
+        if let Some(call) = wanted.allow.first().or(wanted.deny.first()) {
+            return Err(Error::new(format!(
+                "{}: seccomp {}: allow and deny mean nothing with base = \"none\"",
+                call.origin, call.name
+            )));
+        }
+        return Ok(None);
+    }
+    let mut policy = Policy::default_for(Architecture::native());
+    if wanted.nesting == Some(true) {
+        policy = policy.with_nesting();
+    }
+    if wanted.debug == Some(true) {
+        policy = policy.with_debug();
+    }
+    for call in &wanted.allow {
+        policy.allow(&call.name).map_err(|error| error.within(&call.origin))?;
+    }
+    for call in &wanted.deny {
+        let denied = policy.deny(&call.name, nix::errno::Errno::EPERM);
+        denied.map_err(|error| error.within(&call.origin))?;
+    }
+    Ok(Some(policy))
+}
+
+fn program(
+    inputs: &Inputs<'_>,
+    identity: &Identity,
+    mounts: &[Mount],
+    hostname: &str,
+    world: &mut dyn World,
+) -> Result<Program> {
+    let Inputs { profile, host, image, .. } = inputs;
+    let config = image.as_ref().map(|image| &image.config);
+    let argv = argv(inputs)?;
+    let image_workdir = config.and_then(|config| config.working_dir.as_deref()).map(Path::new);
+    let workdir = match (&profile.program.workdir, image_workdir) {
+        (Some(workdir), _) => {
+            if !workdir.is_absolute() {
+                return Err(Error::new(format!(
+                    "workdir {}: must be an absolute path in the box",
+                    workdir.display()
+                )));
+            }
+            workdir.clone()
+        }
+        (None, Some(workdir)) if workdir.is_absolute() => workdir.to_owned(),
+        (None, _) if image.is_some() => PathBuf::from("/"),
+        // Where the working directory was granted at its own path, that is where one wants to be.
+        (None, _) => match &host.cwd {
+            Some(cwd) if files::is_granted(cwd, mounts) => cwd.clone(),
+            _ => identity.home.clone(),
+        },
+    };
+    let terminals = host.terminals;
+    let terminal = match profile.program.terminal.unwrap_or(Terminal::Auto) {
+        Terminal::Always => [true; 3],
+        // A stream that was redirected stays redirected.
+        Terminal::Auto if terminals[0] && terminals[1] => terminals,
+        _ => [false; 3],
+    };
+    let environment =
+        environment::collect(profile, host, identity, config, hostname, &terminal, world)?;
+    Ok(Program { argv, environment, workdir, terminal })
+}
+
+/// The command as podman composes it: the entrypoint, then the words of the command line, or the
+/// image's own Cmd where there are none; an entrypoint from the command line drops the image's Cmd.
+fn argv(inputs: &Inputs<'_>) -> Result<Vec<OsString>> {
+    let config = inputs.image.as_ref().map(|image| &image.config);
+    let words = |list: &[String]| list.iter().map(OsString::from).collect::<Vec<_>>();
+    let (mut argv, default) = match (&inputs.entrypoint, config) {
+        (Some(entrypoint), _) if entrypoint.is_empty() => (Vec::new(), Vec::new()),
+        (Some(entrypoint), _) => (vec![entrypoint.clone()], Vec::new()),
+        (None, Some(config)) => (words(&config.entrypoint), words(&config.cmd)),
+        (None, None) => (Vec::new(), Vec::new()),
+    };
+    argv.extend(if inputs.command.is_empty() { default } else { inputs.command.clone() });
+    match argv.first() {
+        None => Err(Error::new("run: no command given").hint(match &inputs.image {
+            Some(image) => format!(
+                "image {} has neither Entrypoint nor Cmd; add the command to run",
+                image.name
+            ),
+            None => "add the command to run, such as: casemate run -- ls /".to_owned(),
+        })),
+        Some(first) if first.is_empty() => Err(Error::new("run: the command is empty")),
+        Some(_) => Ok(argv),
+    }
+}

@@ -1,0 +1,53 @@
+//! What the user should know about a plan: the honest part of `explain`.
+
+use super::Inputs;
+use crate::identity::Identity;
+use crate::profile::{Capability, NetworkMode, SeccompBase};
+
+pub(super) fn collect(
+    inputs: &Inputs<'_>,
+    identity: &Identity,
+    capabilities: &[Capability],
+    nesting: bool,
+) -> Vec<String> {
+    let mut notes = Vec::new();
+    let extra: Vec<String> = inputs
+        .host
+        .groups
+        .iter()
+        .filter(|group| **group != identity.host_gid)
+        .map(u32::to_string)
+        .collect();
+    if !extra.is_empty() {
+        notes.push(format!(
+            "with one id the program keeps your supplementary groups ({}): what they can read is open to it where it is mounted",
+            extra.join(", ")
+        ));
+    }
+    if inputs.profile.network.mode == Some(NetworkMode::Host) {
+        notes.push(
+            "network = host: the program reaches what you reach, services on 127.0.0.1 among it"
+                .to_owned(),
+        );
+    }
+    if !capabilities.is_empty() {
+        let names: Vec<String> = capabilities.iter().map(Capability::to_string).collect();
+        notes.push(format!(
+            "{} kept: they count for the box's own namespaces only, and open more of the kernel to the program",
+            names.join(", ")
+        ));
+    }
+    if nesting {
+        notes.push(
+            "seccomp nesting: the program may make namespaces and mounts of its own, which opens more of the kernel to it"
+                .to_owned(),
+        );
+    }
+    if inputs.profile.seccomp.base == Some(SeccompBase::None) {
+        notes.push("seccomp base = none: every system call reaches the kernel".to_owned());
+    }
+    notes.push(
+        "limits are per process, not for the box in total (no cgroup in this version)".to_owned(),
+    );
+    notes
+}

@@ -1,0 +1,180 @@
+//! What lies at /, and what every box has below it.
+
+use std::path::{Path, PathBuf};
+
+use super::super::{Mount, Root, What};
+use super::ImageInput;
+use crate::error::{During, Error, Result};
+use crate::host::{Host, World};
+use crate::identity::Identity;
+use crate::profile::{NetworkMode, Profile, Scratch};
+use crate::rootfs::{self, host as system};
+
+/// /etc/resolv.conf and the like are small; more is not one.
+const SMALL: u64 = 1 << 20;
+
+pub(super) fn choose(profile: &Profile, host: &Host, image: Option<&ImageInput>) -> Root {
+    let Some(image) = image else { return Root::Host };
+    let asked = profile.root.scratch.unwrap_or(Scratch::Auto);
+    let (scratch, why) = rootfs::scratch(asked, host.tmpfs_xattrs);
+    let on_disk = scratch == rootfs::Scratch::Disk;
+    Root::Image {
+        name: image.name.clone(),
+        digest: image.digest.clone(),
+        store: image.store.clone(),
+        layers: image.layers.clone(),
+        scratch,
+        scratch_dir: on_disk.then(|| image.scratch_dir.clone()),
+        why: why.to_owned(),
+        read_only: profile.root.read_only.unwrap_or(false),
+    }
+}
+
+/// The mounts that are there without being asked for.
+pub(super) fn base(
+    root: &Root,
+    identity: &Identity,
+    hostname: &str,
+    network: NetworkMode,
+    world: &mut dyn World,
+) -> Result<Vec<Mount>> {
+    let mut list = List(Vec::new());
+    match root {
+        Root::Host => {
+            host_system(&mut list, network, world)?;
+            for (path, mode) in [("/tmp", 0o1777), ("/var/tmp", 0o1777), ("/run", 0o755)] {
+                list.add(path, What::Private { mode }, "every box");
+            }
+            list.add(&identity.home, What::Private { mode: 0o700 }, "every box");
+            list.add("/etc/passwd", What::File { content: host_passwd(identity) }, "identity");
+            list.add("/etc/group", What::File { content: host_group(identity) }, "identity");
+        }
+        Root::Image { read_only, .. } => {
+            // With a writable root these are the image's own, made where it lacks them.
+            let writable = |mode| {
+                if *read_only { What::Private { mode } } else { What::Directory { mode } }
+            };
+            list.add("/tmp", writable(0o1777), "every box");
+            list.add("/var/tmp", writable(0o1777), "every box");
+            list.add("/run", writable(0o755), "every box");
+            if !identity.known.user {
+                list.add(&identity.home, writable(0o700), "every box");
+                let content = identity.passwd_line();
+                list.add("/etc/passwd", What::Append { content }, "identity");
+            }
+            if !identity.known.group {
+                let content = identity.group_line();
+                list.add("/etc/group", What::Append { content }, "identity");
+            }
+            if network == NetworkMode::Host {
+                for name in system::ETC_NETWORK {
+                    let path = Path::new("/etc").join(name);
+                    // Copied, not bound: what the image has at this name may be anything.
+                    if let Ok(content) = world.read(&path, SMALL) {
+                        list.add(&path, What::File { content }, "network");
+                    }
+                }
+            }
+        }
+    }
+    let hosts = match network {
+        NetworkMode::Host => world.read(Path::new("/etc/hosts"), SMALL).unwrap_or_default(),
+        NetworkMode::None => hosts(hostname),
+    };
+    list.add("/etc/hosts", What::File { content: hosts }, "network");
+    let content = format!("{hostname}\n").into_bytes();
+    list.add("/etc/hostname", What::File { content }, "identity");
+    list.add("/proc", What::Proc, "every box");
+    list.add("/dev", What::Devices, "every box");
+    Ok(list.0)
+}
+
+struct List(Vec<Mount>);
+
+impl List {
+    fn add(&mut self, target: impl Into<PathBuf>, what: What, origin: &str) {
+        self.0.push(Mount { target: target.into(), what, origin: origin.to_owned() });
+    }
+}
+
+fn host_system(list: &mut List, network: NetworkMode, world: &mut dyn World) -> Result<()> {
+    let mut found = false;
+    for path in system::SYSTEM {
+        match world.link(Path::new(path)) {
+            Ok(Some(to)) => list.add(path, What::Link { to }, "the host's system"),
+            Ok(None) => {
+                let source = world.open(Path::new(path)).at("open", path)?;
+                found |= path == "/usr";
+                list.add(
+                    path,
+                    What::Bind { source, write: false, exec: true },
+                    "the host's system",
+                );
+            }
+            // /lib32 and its kind are on some systems only.
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            Err(error) => return Err(Error::os("look at", path, &error)),
+        }
+    }
+    if !found {
+        return Err(Error::new("host root: this system has no /usr of its own")
+            .hint("use an image: casemate run --image NAME"));
+    }
+    let names = system::ETC.iter().chain(match network {
+        NetworkMode::Host => system::ETC_NETWORK.iter(),
+        NetworkMode::None => [].iter(),
+    });
+    for name in names {
+        let path = Path::new("/etc").join(name);
+        let what = match world.link(&path) {
+            // A link into the system that is there anyway stays a link (os-release, localtime).
+            Ok(Some(to)) if stays_inside(&to) => What::Link { to },
+            // One of the short list may be missing, or not ours to read: then it is not there.
+            Ok(_) => match copied_or_bound(&path, world) {
+                Some(what) => what,
+                None => continue,
+            },
+            Err(_) => continue,
+        };
+        list.add(path, what, "the host's system");
+    }
+    Ok(())
+}
+
+/// A small file is copied, which is cheaper than a mount of its own at start and at the end.
+fn copied_or_bound(path: &Path, world: &mut dyn World) -> Option<What> {
+    const COPIED: u64 = 4 << 10;
+    match world.read(path, COPIED) {
+        Ok(content) => Some(What::File { content }),
+        Err(_) => {
+            let source = world.open(path).ok()?;
+            let readable = source.identity.is_dir() || source.identity.is_file();
+            readable.then_some(What::Bind { source, write: false, exec: true })
+        }
+    }
+}
+
+fn stays_inside(to: &Path) -> bool {
+    let clean = !to.components().skip(1).any(|part| part == std::path::Component::ParentDir);
+    clean && (to.starts_with("/usr") || to.starts_with("../usr"))
+}
+
+fn host_passwd(identity: &Identity) -> Vec<u8> {
+    let mut text = b"root:x:0:0:root:/root:/usr/sbin/nologin\n".to_vec();
+    text.extend(identity.passwd_line());
+    // What the kernel shows for every id that the box does not have (user_namespaces(7)).
+    text.extend(b"nobody:x:65534:65534:nobody:/nonexistent:/usr/sbin/nologin\n");
+    text
+}
+
+fn host_group(identity: &Identity) -> Vec<u8> {
+    let mut text = b"root:x:0:\n".to_vec();
+    text.extend(identity.group_line());
+    text.extend(b"nogroup:x:65534:\n");
+    text
+}
+
+fn hosts(hostname: &str) -> Vec<u8> {
+    format!("127.0.0.1 localhost {hostname}\n::1 localhost ip6-localhost ip6-loopback\n")
+        .into_bytes()
+}

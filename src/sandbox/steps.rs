@@ -1,0 +1,68 @@
+//! The plan as an ordered list: what the first process of the box does, and nothing besides. The
+//! order is the kernel's and is argued for in each line; a test holds it.
+
+use super::{Mount, Root, Sandbox};
+use crate::profile::{NetworkMode, Size};
+
+/// One step of making the box.
+#[derive(Debug, Clone, Copy)]
+pub enum Step<'a> {
+    /// Write the id maps: before any file is made, which would have no owner otherwise.
+    IdMaps,
+    /// A session keyring of its own: keyctl is refused once the filter is loaded.
+    Keyring,
+    /// End the propagation of mounts. A mount namespace of another user namespace is a slave of
+    /// its parent, not private (mount_namespaces(7)).
+    PrivatePropagation,
+    /// Find the host's files by name, for the last time.
+    FindSources,
+    /// The box's own memory: one tmpfs for the writable layer, /tmp, /run, the home, /dev.
+    Memory(Size),
+    /// The root, as a mount that is not the root yet.
+    Root(&'a Root),
+    /// Something below it. The old root has not been left, so that the host's files can be found;
+    /// the new one is walked by descriptor, so that nothing in it can point out.
+    Mount(&'a Mount),
+    /// No user namespace can be made below this one: kept out even without a filter. Needs the
+    /// box's own /proc, and a capability that is gone later.
+    LockNamespaces,
+    /// What of /proc changes the host or the box's namespaces becomes read-only.
+    CloseSettings,
+    /// The root becomes read-only: everything that was to be made in it is there.
+    SealRoot,
+    /// Leave the host's root for good.
+    Pivot,
+    /// Compare what is mounted with what was planned.
+    Verify,
+    /// Enter the network namespace that was made meanwhile.
+    JoinNetwork,
+    /// Set the host name.
+    Hostname(&'a str),
+}
+
+/// The steps of a plan, in order.
+pub fn steps(sandbox: &Sandbox) -> Vec<Step<'_>> {
+    let mut steps = vec![Step::IdMaps];
+    if sandbox.keyring {
+        steps.push(Step::Keyring);
+    }
+    steps.push(Step::PrivatePropagation);
+    steps.push(Step::FindSources);
+    steps.push(Step::Memory(sandbox.memory));
+    steps.push(Step::Root(&sandbox.root));
+    steps.extend(sandbox.mounts.iter().map(Step::Mount));
+    if !sandbox.nesting {
+        steps.push(Step::LockNamespaces);
+    }
+    steps.push(Step::CloseSettings);
+    if !sandbox.root.is_writable() {
+        steps.push(Step::SealRoot);
+    }
+    steps.push(Step::Pivot);
+    steps.push(Step::Verify);
+    if sandbox.network == NetworkMode::None {
+        steps.push(Step::JoinNetwork);
+    }
+    steps.push(Step::Hostname(&sandbox.hostname));
+    steps
+}

@@ -1,0 +1,403 @@
+//! Unpacks a layer's tar stream into a tree in the kernel overlay's own format (`userxattr`).
+//!
+//! Archives are foreign: parents are looked up with openat2(RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS),
+//! the last component with calls that never follow, so that neither a name nor a link made earlier
+//! leads out of the tree (CVE-2018-20990, CVE-2026-33056).
+
+mod name;
+mod override_stat;
+mod tree;
+
+use std::collections::HashMap;
+use std::ffi::{CString, OsStr};
+use std::io::{self, Read};
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::FileExt;
+
+use nix::errno::Errno;
+use nix::fcntl::{AtFlags, OFlag, openat};
+use nix::sys::stat::{FchmodatFlags, Mode, fchmodat, mkdirat};
+use nix::unistd::{ftruncate, linkat, mkfifoat, symlinkat};
+
+use self::name::{Marker, Name};
+use self::override_stat::Owner;
+use self::tree::{Blocked, Present, Tree};
+use crate::error::{Error, Result};
+use crate::image::tar::{Entry, Kind, Reader};
+use crate::sys::fs::{c_path, set_mtime, set_mtime_of, set_xattr};
+
+/// The most entries of one layer. The largest public images have about a million in all layers.
+const MAX_ENTRIES: u64 = 4_000_000;
+/// The most bytes of data of one layer.
+const MAX_BYTES: u64 = 256 << 30;
+const BUFFER: usize = 256 << 10;
+
+/// What was unpacked.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Unpacked {
+    /// Entries of the archive.
+    pub(super) entries: u64,
+    /// Bytes of file data.
+    pub(super) bytes: u64,
+    /// The root itself is opaque: nothing of the layers below shows.
+    pub(super) opaque_root: bool,
+    /// The archive ended with its end marker.
+    pub(super) end_marker: bool,
+}
+
+/// Unpacks the stream below `root`, an empty directory of the user's.
+pub(super) fn unpack(stream: &mut dyn Read, root: OwnedFd) -> Result<Unpacked> {
+    let tree = Tree::new(root).map_err(|error| Reason::from(error).of("./"))?;
+    let mut unpacker = Unpacker {
+        tree,
+        directory_times: HashMap::new(),
+        buffer: vec![0; BUFFER],
+        done: Unpacked::default(),
+    };
+    let mut reader = Reader::new(stream);
+    while let Some(entry) = reader.next_entry().map_err(|error| unreadable(&error))? {
+        unpacker
+            .entry(&entry, &mut reader)
+            .map_err(|reason| reason.of(OsStr::from_bytes(&entry.path)))?;
+    }
+    unpacker.done.end_marker = reader.has_end_marker();
+    unpacker.finish()
+}
+
+struct Unpacker {
+    tree: Tree,
+    /// Directories get their times last: making what is in them changes them.
+    directory_times: HashMap<Name, (i64, u32)>,
+    buffer: Vec<u8>,
+    done: Unpacked,
+}
+
+/// Why an entry was not unpacked.
+enum Reason {
+    Os(Errno),
+    Words(String),
+    /// The archive ended or broke inside the entry.
+    Archive(io::Error),
+}
+
+impl Reason {
+    /// The error, about the entry of this name.
+    fn of(self, name: impl AsRef<OsStr>) -> Error {
+        let path = std::path::Path::new(name.as_ref()).display();
+        match self {
+            Reason::Archive(error) => unreadable(&error).within(format_args!("entry {path}")),
+            Reason::Words(words) => Error::new(format!("entry {path}: {words}")),
+            Reason::Os(errno) => {
+                let error = Error::os("entry", path, errno);
+                match errno {
+                    Errno::EOPNOTSUPP => error.hint(
+                        "the store needs a file system that keeps user.* extended attributes; \
+                         set XDG_DATA_HOME to a directory on one",
+                    ),
+                    errno => super::with_space_hint(error, errno),
+                }
+            }
+        }
+    }
+}
+
+impl From<Errno> for Reason {
+    fn from(errno: Errno) -> Self {
+        Reason::Os(errno)
+    }
+}
+
+impl From<io::Error> for Reason {
+    fn from(error: io::Error) -> Self {
+        Reason::Os(crate::error::Errno::from(error).0)
+    }
+}
+
+impl From<&'static str> for Reason {
+    fn from(words: &'static str) -> Self {
+        Reason::Words(words.to_owned())
+    }
+}
+
+impl From<Blocked> for Reason {
+    fn from(blocked: Blocked) -> Self {
+        match blocked {
+            Blocked::Os(errno) => Reason::Os(errno),
+            Blocked::By(present, name) => {
+                let what = match present {
+                    Present::Symlink => "a symbolic link",
+                    _ => "not a directory",
+                };
+                Reason::Words(format!("its parent {} is {what}", name.path().display()))
+            }
+        }
+    }
+}
+
+/// A failure to read the archive itself.
+fn unreadable(error: &io::Error) -> Error {
+    match error.raw_os_error() {
+        Some(errno) => Error::os("read", "the layer", Errno::from_raw(errno)),
+        None => Error::new(error.to_string()),
+    }
+}
+
+type Done = std::result::Result<(), Reason>;
+
+impl Unpacker {
+    fn entry(&mut self, entry: &Entry, reader: &mut Reader<&mut dyn Read>) -> Done {
+        self.done.entries += 1;
+        self.done.bytes = self.done.bytes.saturating_add(entry.stored);
+        if self.done.entries > MAX_ENTRIES {
+            return Err("the layer has more than 4 million entries".into());
+        }
+        if self.done.bytes > MAX_BYTES {
+            return Err("the layer has more than 256 GiB of data".into());
+        }
+        let name = Name::clean(&entry.path)?;
+        if name.is_root() {
+            return self.root(entry);
+        }
+        let parent_name = name.parent();
+        if name::passes_marker(&parent_name) {
+            return Err("lies inside a whiteout".into());
+        }
+        match name::marker(name.leaf())? {
+            Marker::None => (),
+            Marker::Whiteout(hidden) => return self.whiteout(&parent_name, hidden),
+            Marker::Opaque => return self.opaque(&parent_name),
+            Marker::Aufs => return Ok(()),
+        }
+        let parent = self.tree.directory(&parent_name)?;
+        match entry.kind {
+            Kind::Directory => self.make_directory(&parent, &name, entry),
+            Kind::File => self.file(&parent, &name, entry, reader),
+            Kind::Symlink => self.symlink(&parent, &name, entry),
+            Kind::HardLink => self.hard_link(&parent, &name, entry),
+            Kind::CharDevice => self.device(&parent, &name, entry, "char"),
+            Kind::BlockDevice => self.device(&parent, &name, entry, "block"),
+            Kind::Fifo => self.fifo(&parent, &name, entry),
+            Kind::Other(byte) => {
+                Err(Reason::Words(format!("type {:?} is not supported", char::from(byte))))
+            }
+        }
+    }
+
+    /// The entry `./`: attributes of the root; nothing else can take its place.
+    fn root(&mut self, entry: &Entry) -> Done {
+        if entry.kind != Kind::Directory {
+            return Err("the root is not a directory".into());
+        }
+        let root = self.tree.directory(&Name::root())?;
+        self.directory_attributes(&root, Name::root(), entry)
+    }
+
+    fn whiteout(&mut self, parent_name: &Name, hidden: &OsStr) -> Done {
+        let parent = self.tree.directory(parent_name)?;
+        let path = parent_name.path().join(hidden);
+        let name = Name::clean(path.as_os_str().as_bytes())?;
+        // A whiteout means the layers below, whatever its place in the archive: what this layer
+        // itself has under the name stays.
+        match self.tree.present(&parent, &name)? {
+            Present::Nothing => tree::put_whiteout(&parent, hidden)?,
+            Present::Directory => tree::set_opaque(&tree::open_directory(&parent, &name)?)?,
+            _ => (),
+        }
+        Ok(())
+    }
+
+    fn opaque(&mut self, name: &Name) -> Done {
+        let dir = self.tree.directory(name)?;
+        tree::set_opaque(&dir)?;
+        self.done.opaque_root |= name.is_root();
+        Ok(())
+    }
+
+    fn make_directory(&mut self, parent: &OwnedFd, name: &Name, entry: &Entry) -> Done {
+        let mut covered = false;
+        if self.tree.present(parent, name)? != Present::Directory {
+            covered = self.tree.clear(parent, name)? == Present::Whiteout;
+            mkdirat(parent, name.leaf(), Mode::S_IRWXU)?;
+        }
+        // O_DIRECTORY | O_NOFOLLOW, and fchmod on that: never through a link (CVE-2026-33056).
+        let dir = tree::open_directory(parent, name)?;
+        if covered {
+            tree::set_opaque(&dir)?;
+        }
+        self.directory_attributes(&dir, name.clone(), entry)?;
+        self.tree.keep(name, dir);
+        Ok(())
+    }
+
+    fn directory_attributes(&mut self, dir: &OwnedFd, name: Name, entry: &Entry) -> Done {
+        set_user_xattrs(dir, entry)?;
+        self.tree.shown().write_directory(dir, owner(entry), entry.mode)?;
+        self.directory_times.insert(name, entry.mtime);
+        Ok(())
+    }
+
+    /// Makes a new, empty file in the place of whatever was there.
+    fn create(&mut self, parent: &OwnedFd, name: &Name) -> Result<OwnedFd, Reason> {
+        let flags =
+            OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        let mode = Mode::S_IRUSR | Mode::S_IWUSR;
+        match openat(parent, name.leaf(), flags, mode) {
+            Err(Errno::EEXIST) => {
+                self.tree.clear(parent, name)?;
+                Ok(openat(parent, name.leaf(), flags, mode)?)
+            }
+            opened => Ok(opened?),
+        }
+    }
+
+    fn file(
+        &mut self,
+        parent: &OwnedFd,
+        name: &Name,
+        entry: &Entry,
+        reader: &mut Reader<&mut dyn Read>,
+    ) -> Done {
+        let file = std::fs::File::from(self.create(parent, name)?);
+        let mut end = 0;
+        for extent in entry.extents.iter().filter(|extent| extent.length > 0) {
+            end = extent.offset;
+            let mut left = extent.length;
+            while left > 0 {
+                let most = usize::try_from(left).unwrap_or(usize::MAX).min(self.buffer.len());
+                let read = reader.read_data(&mut self.buffer[..most]).map_err(Reason::Archive)?;
+                if read == 0 {
+                    return Err("the archive has less data than the entry says".into());
+                }
+                file.write_all_at(&self.buffer[..read], end)?;
+                end += read as u64;
+                left -= read as u64;
+            }
+        }
+        if end != entry.size {
+            ftruncate(&file, i64::try_from(entry.size).map_err(|_| Errno::EFBIG)?)?;
+        }
+        self.file_attributes(&file.into(), entry)
+    }
+
+    fn file_attributes(&self, file: &OwnedFd, entry: &Entry) -> Done {
+        set_user_xattrs(file, entry)?;
+        self.tree.shown().write_file(file, owner(entry), entry.mode)?;
+        Ok(set_mtime_of(file, entry.mtime.0, entry.mtime.1.into())?)
+    }
+
+    /// A device is an empty file here, and what it is stands in the attribute: an ordinary user
+    /// makes no devices, and a 0:0 one would be a whiteout.
+    fn device(&mut self, parent: &OwnedFd, name: &Name, entry: &Entry, kind: &str) -> Done {
+        let file = self.create(parent, name)?;
+        let kind = format!("{kind}-{}-{}", entry.device.0, entry.device.1);
+        self.tree.shown().write_device(&file, owner(entry), entry.mode, &kind)?;
+        Ok(set_mtime_of(&file, entry.mtime.0, entry.mtime.1.into())?)
+    }
+
+    fn symlink(&mut self, parent: &OwnedFd, name: &Name, entry: &Entry) -> Done {
+        if entry.link.is_empty() || entry.link.contains(&0) {
+            return Err("the link's target is empty or holds a NUL byte".into());
+        }
+        let target = OsStr::from_bytes(&entry.link);
+        match symlinkat(target, parent, name.leaf()) {
+            Err(Errno::EEXIST) => {
+                self.tree.clear(parent, name)?;
+                symlinkat(target, parent, name.leaf())?;
+            }
+            made => made?,
+        }
+        self.times(parent, name, entry)
+    }
+
+    fn fifo(&mut self, parent: &OwnedFd, name: &Name, entry: &Entry) -> Done {
+        self.tree.clear(parent, name)?;
+        let mode = Mode::from_bits_truncate(entry.mode & 0o777 | 0o600);
+        make_fifo(parent, name, mode)?;
+        self.times(parent, name, entry)
+    }
+
+    fn times(&self, parent: &OwnedFd, name: &Name, entry: &Entry) -> Done {
+        let leaf = c_path(name.leaf())?;
+        Ok(set_mtime(parent, &leaf, entry.mtime.0, entry.mtime.1.into())?)
+    }
+
+    /// Another name for a file of this same tree. The target is looked up like an entry and linked
+    /// itself, not what it leads to: a symbolic link gets a second name and is not followed.
+    fn hard_link(&mut self, parent: &OwnedFd, name: &Name, entry: &Entry) -> Done {
+        let bad = |why: &str| {
+            let target = std::path::Path::new(OsStr::from_bytes(&entry.link)).display().to_string();
+            Reason::Words(format!("hard link to {target}: {why}"))
+        };
+        let target = Name::clean(&entry.link).map_err(bad)?;
+        if target.is_root() {
+            return Err(bad("not a file"));
+        }
+        if target == *name {
+            return match self.tree.present(parent, name)? {
+                Present::Other | Present::Symlink => Ok(()),
+                _ => Err(bad("is the entry itself")),
+            };
+        }
+        let target_parent = match self.tree.existing(&target.parent()) {
+            Ok(Some(dir)) => dir,
+            Ok(None) => return Err(bad("not in this layer")),
+            Err(blocked) => return Err(blocked.into()),
+        };
+        match self.tree.present(&target_parent, &target)? {
+            Present::Other | Present::Symlink => (),
+            Present::Nothing | Present::Whiteout => return Err(bad("not in this layer")),
+            Present::Directory => return Err(bad("not a file")),
+        }
+        let link = || linkat(&target_parent, target.leaf(), parent, name.leaf(), AtFlags::empty());
+        match link() {
+            Err(Errno::EEXIST) => {
+                if target.is_within(name) {
+                    return Err(bad("lies inside what the link replaces"));
+                }
+                self.tree.clear(parent, name)?;
+                Ok(link()?)
+            }
+            made => Ok(made?),
+        }
+    }
+
+    fn finish(mut self) -> Result<Unpacked> {
+        for (name, (sec, nsec)) in std::mem::take(&mut self.directory_times) {
+            // A directory that a later entry replaced has no time to set.
+            let Ok(Some(dir)) = self.tree.existing(&name) else { continue };
+            set_mtime_of(&*dir, sec, nsec.into())
+                .map_err(|error| Error::os("set the time of", name.path().display(), error))?;
+        }
+        Ok(self.done)
+    }
+}
+
+fn owner(entry: &Entry) -> Owner {
+    Owner { uid: entry.uid, gid: entry.gid }
+}
+
+fn make_fifo(parent: &OwnedFd, name: &Name, mode: Mode) -> std::result::Result<(), Errno> {
+    mkfifoat(parent, name.leaf(), Mode::S_IRUSR | Mode::S_IWUSR)?;
+    // Past the umask; a FIFO is never opened here. It cannot be a link: it was just made.
+    fchmodat(parent, name.leaf(), mode, FchmodatFlags::NoFollowSymlink)
+}
+
+/// Sets the attributes that are the image's own affair. `trusted.*` and `security.*` are not, nor
+/// is what overlayfs and the container tools would take for their own: a file with a foreign
+/// `user.overlay.metacopy` cannot even be opened.
+fn set_user_xattrs(file: &OwnedFd, entry: &Entry) -> Done {
+    for (name, value) in &entry.xattrs {
+        let foreign = [&b"user.overlay."[..], b"user.containers.", b"user.fuseoverlayfs."];
+        if !name.starts_with(b"user.")
+            || foreign.iter().any(|prefix| name.starts_with(prefix))
+            || name == b"user.rootlesscontainers"
+        {
+            continue;
+        }
+        let name = CString::new(name.as_slice())
+            .map_err(|_| "an extended attribute's name holds a NUL byte")?;
+        set_xattr(file, &name, value)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,69 @@
+//! Ownership, mode and device numbers that an ordinary user cannot set, kept in the attribute that
+//! containers/storage and fuse-overlayfs read: `uid:gid:0mode:type`.
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+
+use nix::errno::Errno;
+use nix::sys::stat::{Mode, fchmod, fstat};
+
+use crate::sys::fs::set_xattr;
+
+/// An owner as the image has it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Owner {
+    pub(super) uid: u32,
+    pub(super) gid: u32,
+}
+
+/// The owner that files made in a tree show: the user, and a group that a setgid directory above
+/// the store may have decided.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Shown(Owner);
+
+impl Shown {
+    pub(super) fn of(root: &OwnedFd) -> Result<Self, Errno> {
+        let stat = fstat(root)?;
+        Ok(Shown(Owner { uid: stat.st_uid, gid: stat.st_gid }))
+    }
+
+    /// Sets mode and true owner of a regular file. The owner may always read and write, and nobody
+    /// else gets a setuid program of the user's (CVE-2021-41091).
+    pub(super) fn write_file(&self, file: &OwnedFd, owner: Owner, mode: u32) -> io::Result<()> {
+        self.write(file, owner, mode, mode & 0o777 | 0o600, "file")
+    }
+
+    /// As [`Shown::write_file`], for a directory; the sticky bit does no harm and stays.
+    pub(super) fn write_directory(&self, dir: &OwnedFd, owner: Owner, mode: u32) -> io::Result<()> {
+        self.write(dir, owner, mode, mode & 0o1777 | 0o700, "dir")
+    }
+
+    /// For the empty file that stands in for a device.
+    pub(super) fn write_device(
+        &self,
+        file: &OwnedFd,
+        owner: Owner,
+        mode: u32,
+        kind: &str,
+    ) -> io::Result<()> {
+        fchmod(file, Mode::from_bits_truncate(mode & 0o777 | 0o600))?;
+        set_xattr(file, NAME, format!("{}:{}:{mode:04o}:{kind}", owner.uid, owner.gid).as_bytes())
+    }
+
+    fn write(
+        &self,
+        file: impl AsFd,
+        owner: Owner,
+        mode: u32,
+        physical: u32,
+        kind: &str,
+    ) -> io::Result<()> {
+        fchmod(&file, Mode::from_bits_truncate(physical))?;
+        if owner == self.0 && mode == physical {
+            return Ok(());
+        }
+        set_xattr(file, NAME, format!("{}:{}:{mode:04o}:{kind}", owner.uid, owner.gid).as_bytes())
+    }
+}
+
+const NAME: &std::ffi::CStr = c"user.containers.override_stat";

@@ -1,0 +1,308 @@
+//! The plan: profile and a made-up host in, the text of `explain` out, compared with files that are
+//! in the repository. `CASEMATE_BLESS=1` writes them anew; read the difference before committing.
+
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use casemate::cli::{Cli, Command};
+use casemate::host::{Host, Source, World};
+use casemate::identity::{Caller, Names};
+use casemate::image::Config;
+use casemate::profile;
+use casemate::sandbox::steps::{Step, steps};
+use casemate::sandbox::{ImageInput, Inputs, Sandbox, explain, resolve};
+use casemate::sys::fs::Identity;
+use clap::Parser;
+
+/// A host of files that do not exist: directories, small files and links by name.
+struct Made {
+    directories: Vec<&'static str>,
+    files: BTreeMap<&'static str, &'static str>,
+    links: BTreeMap<&'static str, &'static str>,
+}
+
+fn world() -> Made {
+    Made {
+        directories: vec!["/usr", "/etc/ssl", "/etc/alternatives", "/home/ann/project", "/data"],
+        files: BTreeMap::from([
+            ("/etc/nsswitch.conf", "hosts: files dns\n"),
+            ("/etc/resolv.conf", "nameserver 192.0.2.1\n"),
+            ("/etc/hosts", "127.0.0.1 localhost\n"),
+            ("/home/ann/vars", "# comment\nFROM_FILE=yes\nEDITOR\n"),
+            ("/home/ann/notes.txt", "x"),
+        ]),
+        links: BTreeMap::from([
+            ("/bin", "usr/bin"),
+            ("/sbin", "usr/sbin"),
+            ("/lib", "usr/lib"),
+            ("/lib64", "usr/lib64"),
+            ("/etc/localtime", "/usr/share/zoneinfo/Europe/Berlin"),
+            ("/etc/os-release", "../usr/lib/os-release"),
+        ]),
+    }
+}
+
+fn absent() -> io::Error {
+    io::Error::from_raw_os_error(libc::ENOENT)
+}
+
+impl World for Made {
+    fn open(&mut self, path: &Path) -> io::Result<Source> {
+        let name = path.to_str().unwrap();
+        let kind = if self.directories.contains(&name) {
+            libc::S_IFDIR
+        } else if self.files.contains_key(name) {
+            libc::S_IFREG
+        } else if name == "/run/agent.sock" {
+            libc::S_IFSOCK
+        } else {
+            return Err(absent());
+        };
+        let identity = Identity { dev: 1, ino: 1, kind, rdev: 0 };
+        Ok(Source { path: path.to_owned(), identity })
+    }
+
+    fn link(&self, path: &Path) -> io::Result<Option<PathBuf>> {
+        let name = path.to_str().unwrap();
+        if let Some(to) = self.links.get(name) {
+            return Ok(Some(PathBuf::from(to)));
+        }
+        if self.directories.contains(&name) || self.files.contains_key(name) {
+            return Ok(None);
+        }
+        Err(absent())
+    }
+
+    fn read(&self, path: &Path, _limit: u64) -> io::Result<Vec<u8>> {
+        self.files
+            .get(path.to_str().unwrap())
+            .map(|text| text.as_bytes().to_vec())
+            .ok_or_else(absent)
+    }
+}
+
+fn host() -> Host {
+    Host {
+        caller: Caller {
+            uid: 1000,
+            gid: 1000,
+            name: Some("ann".into()),
+            home: Some("/home/ann".into()),
+        },
+        groups: vec![1000],
+        cwd: Some("/home/ann/project".into()),
+        environment: [
+            ("LANG", "de_DE.UTF-8"),
+            ("TERM", "xterm-256color"),
+            ("EDITOR", "vi"),
+            ("AWS_SECRET_ACCESS_KEY", "secret"),
+            ("SSH_AUTH_SOCK", "/run/agent.sock"),
+        ]
+        .into_iter()
+        .map(|(name, value)| (OsString::from(name), OsString::from(value)))
+        .collect(),
+        terminals: [false; 3],
+        landlock_abi: 7,
+        tmpfs_xattrs: true,
+        keyring: true,
+    }
+}
+
+fn image() -> ImageInput {
+    ImageInput {
+        name: "web".into(),
+        digest: format!("sha256:{}", "0".repeat(64)),
+        config: Config {
+            env: vec!["PATH=/opt/bin:/bin".into(), "LANG=C".into()],
+            entrypoint: vec!["/entry".into()],
+            cmd: vec!["serve".into()],
+            user: Some("www".into()),
+            working_dir: Some("/srv".into()),
+            ..Config::default()
+        },
+        store: Source {
+            path: "/home/ann/.local/share/casemate/store/layers".into(),
+            identity: Identity { dev: 1, ino: 2, kind: libc::S_IFDIR, rdev: 0 },
+        },
+        layers: vec!["sha256-aa/fs".into(), "sha256-bb/fs".into()],
+        scratch_dir: "/home/ann/.local/share/casemate/store/staging".into(),
+    }
+}
+
+/// Resolves what a command line, laid over a profile's text, asks of the made-up host.
+fn plan(
+    text: &str,
+    words: &[&str],
+    host: &Host,
+    image: Option<ImageInput>,
+) -> casemate::error::Result<Sandbox> {
+    let cli = Cli::try_parse_from(["casemate", "run"].iter().chain(words)).unwrap();
+    let Command::Run(args) = cli.command else { panic!("not run") };
+    let profile = profile::load("default")?
+        .profile
+        .overlaid(profile::parse("test.toml", text)?.profile)
+        .overlaid(args.overlay()?);
+    let names = Names {
+        passwd: b"root:x:0:0::/root:/bin/sh\nwww:x:33:33::/srv:/bin/false\n".to_vec(),
+        group: b"root:x:0:\nwww:x:33:\n".to_vec(),
+    };
+    let inputs = Inputs {
+        profiles: vec!["default".into(), "test.toml".into()],
+        profile: &profile,
+        command: args.command,
+        entrypoint: args.entrypoint,
+        host,
+        image,
+        names,
+        own: Vec::new(),
+    };
+    resolve(&inputs, &mut world())
+}
+
+fn golden(name: &str, sandbox: &Sandbox) {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/plan").join(name);
+    let text = explain::text(sandbox);
+    if std::env::var_os("CASEMATE_BLESS").is_some() {
+        std::fs::write(&path, &text).unwrap();
+    }
+    let expected = std::fs::read_to_string(&path).unwrap();
+    assert_eq!(text, expected, "differs from {}", path.display());
+}
+
+#[test]
+fn the_default_is_a_closed_box() {
+    golden("default.txt", &plan("", &["ls", "-l"], &host(), None).unwrap());
+}
+
+#[test]
+fn grants_limits_and_variables_show_up() {
+    let sandbox = plan(
+        "[files]\nread = [\"/data\", { path = \"/gone\", optional = true }]\n[limits.rlimits]\nnofile = \"64:128\"\n[capabilities]\nkeep = [\"net_bind_service\"]\n[seccomp]\ndeny = [\"socket\"]\nallow = [\"ptrace\"]\n",
+        &[
+            "-v",
+            ".",
+            "-v",
+            "~/notes.txt:/notes:ro,noexec",
+            "--tmpfs",
+            "/scratch:size=8m",
+            "-e",
+            "A=1",
+            "-e",
+            "EDITOR",
+            "--env-file",
+            "/home/ann/vars",
+            "--hostname",
+            "box",
+            "--timeout",
+            "5m",
+            "-u",
+            "4000:5000",
+            "--network",
+            "host",
+            "make",
+            "a b",
+        ],
+        &host(),
+        None,
+    );
+    golden("grants.txt", &sandbox.unwrap());
+}
+
+#[test]
+fn an_image_brings_its_own_settings() {
+    golden("image.txt", &plan("", &[], &host(), Some(image())).unwrap());
+    let words = ["--read-only", "-t", "--scratch", "disk", "-w", "/tmp", "--entrypoint", "", "sh"];
+    golden("image-read-only.txt", &plan("", &words, &host(), Some(image())).unwrap());
+}
+
+#[test]
+fn the_command_is_composed_as_podman_does_it() {
+    let argv = |words: &[&str]| {
+        let sandbox = plan("", words, &host(), Some(image())).unwrap();
+        sandbox.program.argv.iter().map(|w| w.to_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    assert_eq!(argv(&[]), ["/entry", "serve"]);
+    assert_eq!(argv(&["x", "-y"]), ["/entry", "x", "-y"]);
+    assert_eq!(argv(&["--entrypoint", "/e"]), ["/e"]);
+    assert_eq!(argv(&["--entrypoint", "/e", "x"]), ["/e", "x"]);
+    assert_eq!(argv(&["--entrypoint", "", "x"]), ["x"]);
+    assert!(plan("", &["--entrypoint", ""], &host(), Some(image())).is_err());
+}
+
+#[test]
+fn nothing_degrades_unless_the_profile_says_so() {
+    let old = Host { landlock_abi: 0, ..host() };
+    let error = plan("", &["ls"], &old, None).unwrap_err();
+    assert!(error.to_string().starts_with("control landlock: "), "{error}");
+    assert!(error.hints()[0].contains("may-degrade"));
+    let sandbox = plan("may-degrade = [\"landlock\"]", &["ls"], &old, None).unwrap();
+    assert!(sandbox.landlock.is_none());
+    assert_eq!(sandbox.degraded.len(), 1);
+
+    let older = Host { landlock_abi: 3, ..host() };
+    assert!(plan("", &["ls"], &older, None).is_ok(), "a network of its own needs no scope");
+    let error = plan("", &["--network", "host", "ls"], &older, None).unwrap_err();
+    assert!(error.to_string().starts_with("control abstract-sockets: "), "{error}");
+    let words = ["--network", "host", "--may-degrade", "abstract-sockets", "ls"];
+    assert_eq!(plan("", &words, &older, None).unwrap().degraded.len(), 1);
+
+    let filtered = Host { keyring: false, ..host() };
+    assert!(plan("", &["ls"], &filtered, None).is_err());
+}
+
+#[test]
+fn what_cannot_be_is_refused_before_anything_runs() {
+    for (words, expected) in [
+        (&["-v", "/nowhere:/x", "ls"][..], "--volume: open /nowhere: No such file or directory"),
+        (&["-v", "/data:/", "ls"], "--volume: a grant cannot replace the root /"),
+        (&["-v", "/run/agent.sock:/s", "ls"], "--volume: /run/agent.sock is a socket"),
+        (&["-u", "0", "ls"], "user 0: the program runs as a non-root id"),
+        (&["-u", "nobody-here", "ls"], "user nobody-here: no such user"),
+        (&["-w", "relative", "ls"], "workdir relative: must be an absolute path"),
+        (&["--env-file", "/home/ann/notes", "ls"], "read /home/ann/notes: No such file"),
+        (&[], "run: no command given"),
+        (&[""], "run: the command is empty"),
+    ] {
+        let error = plan("", words, &host(), None).unwrap_err();
+        assert!(error.to_string().starts_with(expected), "{words:?}: {error}");
+        assert_eq!(error.exit_code(), 125);
+    }
+    let error = plan("[seccomp]\nallow = [\"opne\"]", &["ls"], &host(), None).unwrap_err();
+    assert!(error.to_string().contains("opne"), "{error}");
+    let error = plan("[files]\nread = [\"/nowhere\"]", &["ls"], &host(), None).unwrap_err();
+    assert!(error.to_string().starts_with("test.toml:2:9: open /nowhere"), "{error}");
+}
+
+#[test]
+fn old_kernels_write_to_disk() {
+    let old = Host { tmpfs_xattrs: false, ..host() };
+    let json = serde_json::to_value(plan("", &[], &old, Some(image())).unwrap()).unwrap();
+    assert_eq!(json["root"]["scratch"], "disk");
+    assert_eq!(json["root"]["scratch_dir"], "/home/ann/.local/share/casemate/store/staging");
+}
+
+#[test]
+fn the_steps_are_in_the_kernels_order() {
+    let name = |step: &Step<'_>| match step {
+        Step::Mount(mount) => mount.target.display().to_string(),
+        other => format!("{other:?}").split(['(', ' ', '{']).next().unwrap().to_owned(),
+    };
+    let sandbox = plan("", &["-v", "/data:/tmp/in", "ls"], &host(), None).unwrap();
+    let order: Vec<String> = steps(&sandbox).iter().map(name).collect();
+    let at = |what: &str| order.iter().position(|step| step == what).unwrap();
+    assert_eq!(order[0], "IdMaps");
+    // keyctl is gone once the filter is there; nothing may propagate out of what is mounted.
+    assert!(at("Keyring") < at("PrivatePropagation"));
+    assert!(at("PrivatePropagation") < at("FindSources"));
+    // What the box's memory is mounted on hides what was there.
+    assert!(at("FindSources") < at("Memory") && at("Memory") < at("Root"));
+    assert!(at("Root") < at("/usr") && at("/tmp") < at("/tmp/in"));
+    assert!(at("/proc") < at("LockNamespaces") && at("LockNamespaces") < at("CloseSettings"));
+    assert!(at("CloseSettings") < at("SealRoot") && at("SealRoot") < at("Pivot"));
+    assert!(at("Pivot") < at("Verify") && at("Verify") < at("JoinNetwork"));
+    assert_eq!(order.last().unwrap(), "Hostname");
+}

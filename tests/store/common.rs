@@ -1,0 +1,250 @@
+//! Archives made byte by byte, directories to compare, and a change of user.
+
+use std::collections::BTreeMap;
+use std::ffi::OsStr;
+use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use casemate::error::Error;
+use casemate::image::Reference;
+use casemate::store::{self, Image, Imported, Store};
+use nix::unistd::{Gid, Uid, chown, geteuid};
+
+/// An ordinary user that owns nothing else.
+pub(crate) const USER: u32 = 64321;
+
+/// Runs a test's body with an empty directory of its own, as an ordinary user.
+pub(crate) fn as_user(test: &str, body: impl FnOnce(&Path)) {
+    if !geteuid().is_root() {
+        let home = tempfile::tempdir().unwrap();
+        return body(home.path());
+    }
+    let home = tempfile::tempdir().unwrap();
+    chown(home.path(), Some(Uid::from_raw(USER)), Some(Gid::from_raw(USER))).unwrap();
+    let output = again(test, home.path()).uid(USER).gid(USER).output().unwrap();
+    assert!(
+        output.status.success() && String::from_utf8_lossy(&output.stdout).contains("1 passed"),
+        "as user {USER}:\n{}{}",
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
+}
+
+/// Whether the suite was started as root, which some tests need to set their scene. Without it they
+/// fail, unless `CASEMATE_TEST_SKIP` names `root`.
+pub(crate) fn started_as_root() -> bool {
+    let skip = std::env::var("CASEMATE_TEST_SKIP").unwrap_or_default();
+    let skipped = skip.split([',', ' ']).any(|name| name == "root");
+    assert!(geteuid().is_root() || skipped, "needs root, or CASEMATE_TEST_SKIP=root");
+    geteuid().is_root()
+}
+
+/// This test program again, for one test.
+pub(crate) fn again(test: &str, home: &Path) -> Command {
+    let name = test.split_once("::").map_or(test, |(_, name)| name);
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command.args([name, "--exact", "--nocapture", "--include-ignored"]);
+    command.current_dir("/").env("TMPDIR", home).env("HOME", home).env("XDG_RUNTIME_DIR", home);
+    command
+}
+
+/// Runs a tool, which must succeed; returns its standard output.
+pub(crate) fn tool(program: &str, arguments: &[impl AsRef<OsStr>], dir: &Path) -> String {
+    let mut command = Command::new(program);
+    command.args(arguments).current_dir(dir);
+    let output = command.output().unwrap_or_else(|error| panic!("{program}: {error}"));
+    assert!(
+        output.status.success(),
+        "{command:?}: {}{}",
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+pub(crate) fn reference(name: &str) -> Reference {
+    Reference::parse(name).unwrap()
+}
+
+pub(crate) fn try_import(home: &Path, name: &str, source: &Path) -> Result<Imported, Error> {
+    let store = Store::open(&home.join("data"))?;
+    store::import(&store, &reference(name), source)
+}
+
+pub(crate) fn open(home: &Path) -> Store {
+    Store::find(&home.join("data")).unwrap().unwrap()
+}
+
+pub(crate) fn import(home: &Path, name: &str, source: &Path) -> (Store, Image) {
+    try_import(home, name, source).unwrap_or_else(|e| panic!("{e} {:?}", e.hints()));
+    let store = open(home);
+    let image = store.image(&reference(name)).unwrap();
+    (store, image)
+}
+
+/// Imports an archive of one layer; the tree of that layer.
+pub(crate) fn import_tree(home: &Path, archive: &[u8]) -> PathBuf {
+    let source = home.join("source.tar");
+    fs::write(&source, archive).unwrap();
+    let (store, image) = import(home, "test", &source);
+    store.layer_path(&image.layers[0])
+}
+
+/// Nothing of a failed import may be left: no layer, no staging, no image.
+pub(crate) fn assert_nothing_left(home: &Path) {
+    for place in ["layers", "staging", "oci/blobs/sha256"] {
+        let place = home.join("data/casemate/store").join(place);
+        let left: Vec<_> = fs::read_dir(&place).unwrap().map(|e| e.unwrap().path()).collect();
+        assert!(left.is_empty(), "left: {left:?}");
+    }
+    assert!(open(home).images().unwrap().is_empty());
+}
+
+/// A tar entry under construction.
+pub(crate) struct Entry {
+    header: tar::Header,
+    records: Vec<u8>,
+    data: Vec<u8>,
+}
+
+impl Entry {
+    pub(crate) fn new(path: impl AsRef<[u8]>, kind: u8) -> Self {
+        let path = path.as_ref();
+        let mut header = tar::Header::new_gnu();
+        header.as_mut_bytes()[..path.len()].copy_from_slice(path);
+        header.as_mut_bytes()[156] = kind;
+        header.set_mode(if kind == b'5' { 0o755 } else { 0o644 });
+        header.set_uid(0);
+        header.set_gid(0);
+        header.set_mtime(1_000_000_000);
+        header.set_size(0);
+        Entry { header, records: Vec::new(), data: Vec::new() }
+    }
+
+    pub(crate) fn file(path: impl AsRef<[u8]>, data: &str) -> Self {
+        let mut entry = Entry::new(path, b'0');
+        entry.header.set_size(data.len() as u64);
+        entry.data = data.as_bytes().to_vec();
+        entry
+    }
+
+    pub(crate) fn dir(path: impl AsRef<[u8]>) -> Self {
+        Entry::new(path, b'5')
+    }
+
+    pub(crate) fn symlink(path: impl AsRef<[u8]>, target: &str) -> Self {
+        Entry::new(path, b'2').link(target)
+    }
+
+    pub(crate) fn hard_link(path: impl AsRef<[u8]>, target: &str) -> Self {
+        Entry::new(path, b'1').link(target)
+    }
+
+    pub(crate) fn link(mut self, target: &str) -> Self {
+        self.header.as_mut_bytes()[157..157 + target.len()].copy_from_slice(target.as_bytes());
+        self
+    }
+
+    pub(crate) fn kind(mut self, kind: u8) -> Self {
+        self.header.as_mut_bytes()[156] = kind;
+        self
+    }
+
+    pub(crate) fn mode(mut self, mode: u32) -> Self {
+        self.header.set_mode(mode);
+        self
+    }
+
+    pub(crate) fn owner(mut self, uid: u32, gid: u32) -> Self {
+        self.header.set_uid(uid.into());
+        self.header.set_gid(gid.into());
+        self
+    }
+
+    pub(crate) fn device(mut self, major: u32, minor: u32) -> Self {
+        self.header.set_device_major(major).unwrap();
+        self.header.set_device_minor(minor).unwrap();
+        self
+    }
+
+    pub(crate) fn size(mut self, size: u64) -> Self {
+        self.header.set_size(size);
+        self
+    }
+
+    pub(crate) fn pax(mut self, key: &str, value: &[u8]) -> Self {
+        let body = key.len() + value.len() + 3;
+        let mut length = body + 1;
+        while body + length.to_string().len() != length {
+            length += 1;
+        }
+        self.records.extend_from_slice(format!("{length} {key}=").as_bytes());
+        self.records.extend_from_slice(value);
+        self.records.push(b'\n');
+        self
+    }
+
+    fn write(mut self, archive: &mut Vec<u8>) {
+        if !self.records.is_empty() {
+            let mut pax = Entry::new("pax", b'x').size(self.records.len() as u64);
+            pax.data = std::mem::take(&mut self.records);
+            pax.write(archive);
+        }
+        self.header.set_cksum();
+        archive.extend_from_slice(self.header.as_bytes());
+        archive.extend_from_slice(&self.data);
+        archive.resize(archive.len().next_multiple_of(512), 0);
+    }
+}
+
+/// A whole archive with its end marker.
+pub(crate) fn archive(entries: impl IntoIterator<Item = Entry>) -> Vec<u8> {
+    let mut archive = Vec::new();
+    entries.into_iter().for_each(|entry| entry.write(&mut archive));
+    archive.resize(archive.len() + 1024, 0);
+    archive
+}
+
+/// What a tree looks like: by path, type, size or target, modification time and content.
+pub(crate) fn describe(root: &Path) -> BTreeMap<PathBuf, String> {
+    fn walk(root: &Path, dir: &Path, found: &mut BTreeMap<PathBuf, String>) {
+        for entry in fs::read_dir(dir).unwrap() {
+            let path = entry.unwrap().path();
+            let stat = fs::symlink_metadata(&path).unwrap();
+            let what = if stat.is_symlink() {
+                format!("-> {}", fs::read_link(&path).unwrap().display())
+            } else if stat.is_file() {
+                let content = fs::read(&path).unwrap();
+                let digest = casemate::image::Digest::of(&content);
+                format!("file {} {digest} links {}", stat.size(), stat.nlink())
+            } else {
+                format!("type {:o}", stat.mode() & libc::S_IFMT)
+            };
+            let time = format!("{}.{:09}", stat.mtime(), stat.mtime_nsec());
+            found.insert(path.strip_prefix(root).unwrap().to_owned(), format!("{what} {time}"));
+            if stat.is_dir() {
+                walk(root, &path, found);
+            }
+        }
+    }
+    let mut found = BTreeMap::new();
+    walk(root, root, &mut found);
+    found
+}
+
+/// The mode that an image means: the attribute's, or the file's own.
+pub(crate) fn true_mode(path: &Path) -> u32 {
+    match xattr(path, c"user.containers.override_stat") {
+        Some(text) => u32::from_str_radix(text.split(':').nth(2).unwrap(), 8).unwrap(),
+        None => fs::symlink_metadata(path).unwrap().permissions().mode() & 0o7777,
+    }
+}
+
+/// An extended attribute as text.
+pub(crate) fn xattr(path: &Path, name: &std::ffi::CStr) -> Option<String> {
+    let file = fs::File::open(path).unwrap();
+    casemate::sys::fs::get_xattr(&file, name).unwrap().map(|v| String::from_utf8(v).unwrap())
+}
