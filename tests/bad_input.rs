@@ -44,7 +44,7 @@ fn a_command_that_is_not_there() {
     refuses(casemate(["run", "--", "no-such-command"]), 127, &["no-such-command", "not found"]);
     let name = image(Image::Small);
     let run = casemate(["run", "--image", &name, "--", "/no/such"]);
-    refuses(run, 127, &["/no/such", "not found"]);
+    refuses(run, 127, &["/no/such", "No such file or directory"]);
 }
 
 #[test]
@@ -297,7 +297,11 @@ fn an_image_without_a_shell() {
         127,
         &["sh", "not found"],
     );
-    refuses(casemate(["run", "--image", &name, "--", "/bin/sh"]), 127, &["/bin/sh", "not found"]);
+    refuses(
+        casemate(["run", "--image", &name, "--", "/bin/sh"]),
+        127,
+        &["/bin/sh", "No such file or directory"],
+    );
 }
 
 /// A file system of that size, mounted for the value's life.
@@ -372,7 +376,7 @@ fn a_full_output() {
 fn a_closed_output() {
     // In the box it is the null device, so that no file that is opened later can take its place.
     let watch = Leftovers::watch();
-    let script = "exec \"$casemate\" run -- sh -c 'echo x; readlink /proc/self/fd/1 >&2' >&-";
+    let script = "exec \"$casemate\" run -- sh -c 'echo x; one=$(readlink /proc/$$/fd/1); echo $one >&2' >&-";
     let boxed = Run::bash(script).output().succeeds();
     assert_eq!(boxed.err(), "/dev/null\n");
     watch.none();
