@@ -77,7 +77,7 @@ impl Image {
 pub fn image(image: Image) -> String {
     let name = image.name();
     let archive = image.archive();
-    let marker = user().base.join("imported").join(&name);
+    let marker = user().base.join("imported").join(archive.file_name().unwrap());
     let _lock = lock("import");
     if !marker.exists() {
         casemate(["import", &name])
