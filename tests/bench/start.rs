@@ -91,8 +91,10 @@ pub(crate) fn run(debian: &str) {
     let run = Run::new(copy).args(arguments).env("CASEMATE_BENCH_RUNS", rounds);
     let output = run.timeout(Duration::from_secs(1200)).output().succeeds();
     print!("{}", output.out());
-    // Podman's files belong to ids that only its own namespace can remove.
-    Run::bash("test ! -d \"$0\" || podman unshare rm -rf \"$0\"").arg(podman_store()).output();
+    // Podman's files belong to ids that only its own namespace can remove, and it keeps a process.
+    let script = "test ! -d \"$0\" || podman unshare rm -rf \"$0\"; \
+                  read -r pid <\"$XDG_RUNTIME_DIR/libpod/tmp/pause.pid\" && kill \"$pid\"";
+    Run::bash(script).arg(podman_store()).output();
 }
 
 fn podman_store() -> std::path::PathBuf {

@@ -77,7 +77,7 @@ impl Image {
 pub fn image(image: Image) -> String {
     let name = image.name();
     let archive = image.archive();
-    let marker = user().base.join("imported").join(&name);
+    let marker = user().base.join("imported").join(archive.file_name().unwrap());
     let _lock = lock("import");
     if !marker.exists() {
         casemate(["import", &name])
@@ -105,8 +105,8 @@ fn cache() -> PathBuf {
 fn recipe_hash() -> String {
     use sha2::{Digest, Sha256};
     let mut hash = Sha256::new();
-    for file in [Path::new(RECIPE), &Path::new(RECIPE).with_file_name("hello.c")] {
-        hash.update(fs::read(file).unwrap());
+    for file in ["build.sh", "hello.c", "effective.c"] {
+        hash.update(fs::read(Path::new(RECIPE).with_file_name(file)).unwrap());
     }
     hash.finalize().iter().take(6).map(|byte| format!("{byte:02x}")).collect()
 }

@@ -78,9 +78,10 @@ fn escape_03_the_line_discipline_stays_as_it_is() {
 
 #[test]
 fn escape_01_no_controlling_terminal_without_asking() {
+    // Its output is a pipe, so it is not interactive and gets no terminal of its own.
     let mut pty = Pty::start(Run::bash(
         "exec 3<>/dev/tty && echo outside-has-one; \"$casemate\" run -i -- sh -c \
-         'if (exec 3<>/dev/tty); then echo inside-has-one; else echo inside-has-none; fi'; \
+         'if (exec 3<>/dev/tty); then echo inside-has-one; else echo inside-has-none; fi' 2>&1 | cat; \
          echo finished",
     ));
     let screen = pty.expect("finished");

@@ -96,7 +96,7 @@ hostile() {
     tmp-link) rmdir "$root/tmp"; ln -s "$trap_target" "$root/tmp" ;;
     suid)
         # A setuid-root program: no privilege may come of it.
-        cp "$root/bin/busybox" "$root/bin/suid"
+        cc -static -O1 -o "$root/bin/suid" "$here/effective.c"
         chmod 4755 "$root/bin/suid"
         ;;
     *) echo "build.sh: no such trap: $1" >&2; exit 2 ;;

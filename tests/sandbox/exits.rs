@@ -49,7 +49,7 @@ fn time_that_is_over_is_124_and_leaves_nothing() {
         let begin = Instant::now();
         casemate(["run", "--timeout", "1", "--", "sh", "-c", command])
             .output()
-            .refuses(124, &["1"]);
+            .refuses(124, &["timeout", "1 s"]);
         let took = begin.elapsed();
         assert!(took >= Duration::from_secs(1) && took < Duration::from_secs(8), "{took:?}");
         watch.none();

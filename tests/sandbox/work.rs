@@ -134,7 +134,8 @@ class Machinery(unittest.TestCase):
         if pid == 0: os.execvp("echo", ["echo", "terminal"])
         self.assertIn(b"terminal", os.read(fd, 100)); os.waitpid(pid, 0)
 
-unittest.main()
+if __name__ == "__main__":
+    unittest.main()
 "#;
     let space = Workspace::new();
     space.file("machinery.py", script);
