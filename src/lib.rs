@@ -18,6 +18,7 @@ pub mod rootfs;
 pub mod sandbox;
 pub mod store;
 pub mod sys;
+pub mod text;
 pub mod ui;
 
 use std::ffi::OsString;

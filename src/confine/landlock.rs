@@ -38,7 +38,7 @@ pub struct Rules {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Rule {
     /// The path.
-    #[serde(serialize_with = "crate::sandbox::text::path")]
+    #[serde(serialize_with = "crate::text::path")]
     pub path: PathBuf,
     /// What.
     pub access: Access,

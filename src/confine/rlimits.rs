@@ -1,9 +1,21 @@
 //! Limits of one process (setrlimit(2)).
 
+use serde::Serialize;
+
 use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit, setrlimit};
 
 use crate::error::{Error, Result};
-use crate::sandbox::Rlimit;
+use crate::profile::{ResourceLimit, ResourceName};
+
+/// One limit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Rlimit {
+    /// Of what.
+    pub name: ResourceName,
+    /// How much.
+    #[serde(flatten)]
+    pub limit: ResourceLimit,
+}
 
 fn resource(name: &str) -> Option<Resource> {
     Some(match name {

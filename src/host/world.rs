@@ -16,7 +16,7 @@ use crate::sys::fs::{self, Identity};
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Source {
     /// The path without symbolic links.
-    #[serde(serialize_with = "crate::sandbox::text::path")]
+    #[serde(serialize_with = "crate::text::path")]
     pub path: PathBuf,
     /// Device, inode and type.
     #[serde(skip)]

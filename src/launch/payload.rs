@@ -195,7 +195,7 @@ fn is_there(path: &CString) -> bool {
 }
 
 fn show(word: &CString) -> String {
-    crate::sandbox::text::plain(word.as_bytes())
+    crate::text::plain(word.as_bytes())
 }
 
 /// Where the command may be: itself where it has a slash, else in each directory of the box's PATH.

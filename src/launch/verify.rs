@@ -66,7 +66,7 @@ fn is_mount(what: &What) -> bool {
 /// is, with all that lies below it.
 fn check(line: &Line<'_>, planned: &[&Mount], root_is_writable: bool) -> Result<()> {
     let wrong = |what: &str| {
-        let target = crate::sandbox::text::plain(&line.target);
+        let target = crate::text::plain(&line.target);
         Err(Error::new(format!("verify the box: {target} is mounted {what}")))
     };
     if !line.has("nosuid") {

@@ -2,8 +2,9 @@
 
 use std::fmt::Write as _;
 
-use super::{Mount, Root, Sandbox, What, text};
+use super::{Mount, Root, Sandbox, What};
 use crate::profile::{NetworkMode, ResourceLimit};
+use crate::text::plain;
 use crate::ui::escape;
 
 /// The whole plan. Foreign text is escaped.
@@ -206,5 +207,5 @@ fn bytes(value: &std::ffi::OsStr) -> String {
 }
 
 fn bytes_of(value: &[u8]) -> String {
-    text::plain(value)
+    plain(value)
 }

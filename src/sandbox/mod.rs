@@ -4,7 +4,6 @@
 pub mod explain;
 mod resolve;
 pub mod steps;
-pub mod text;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -14,11 +13,13 @@ use serde::Serialize;
 pub use resolve::{ImageInput, Inputs, resolve};
 
 use crate::confine::landlock::Rules;
+use crate::confine::rlimits::Rlimit;
 use crate::confine::seccomp::Policy;
 use crate::host::Source;
 use crate::identity::Identity;
-use crate::profile::{Capability, Control, NetworkMode, ResourceLimit, ResourceName, Size};
+use crate::profile::{Capability, Control, NetworkMode, Size};
 use crate::rootfs::Scratch;
+use crate::text;
 
 /// One run.
 #[derive(Debug, Clone, Serialize)]
@@ -185,16 +186,6 @@ pub enum What {
     Devices,
     /// The process information of its own PID namespace, with the host's parts masked.
     Proc,
-}
-
-/// A limit of setrlimit(2).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-pub struct Rlimit {
-    /// Of what.
-    pub name: ResourceName,
-    /// How much.
-    #[serde(flatten)]
-    pub limit: ResourceLimit,
 }
 
 /// A control that is not enforced, with the profile's consent.

@@ -9,8 +9,9 @@ mod root;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
-use super::{Degraded, Mount, Program, Rlimit, Root, Sandbox, What};
+use super::{Degraded, Mount, Program, Root, Sandbox, What};
 use crate::confine::landlock::{self, Access, Rules};
+use crate::confine::rlimits::Rlimit;
 use crate::confine::seccomp::{Architecture, Policy};
 use crate::error::{Error, Result};
 use crate::host::{Host, Source, World};

@@ -1,0 +1,168 @@
+//! Whatever parses foreign bytes is fed broken ones: real inputs with bytes changed, cut, doubled
+//! and swapped, from a fixed seed for a bounded number of rounds. Nothing may panic, hang, or write
+//! outside of where it should. `CASEMATE_FUZZ_ROUNDS` multiplies the rounds, `CASEMATE_FUZZ_SEED`
+//! starts elsewhere.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+use std::path::Path;
+
+use casemate::image::{Config, Reference};
+use casemate::store::{Store, import};
+use casemate::{identity, profile};
+
+/// xorshift64*: enough to wander, and the same on every machine.
+struct Random(u64);
+
+impl Random {
+    fn new() -> Self {
+        let seed = std::env::var("CASEMATE_FUZZ_SEED").ok().and_then(|text| text.parse().ok());
+        Random(seed.unwrap_or(0x9e37_79b9_7f4a_7c15_u64) | 1)
+    }
+
+    fn next(&mut self) -> u64 {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)
+    }
+
+    fn below(&mut self, limit: usize) -> usize {
+        usize::try_from(self.next() >> 33).unwrap() % limit.max(1)
+    }
+
+    /// One to four changes.
+    fn mutate(&mut self, input: &[u8]) -> Vec<u8> {
+        const ODD: [u8; 12] = [0, 1, b'"', b'[', b'=', b'{', b'/', b'.', 0x7f, 0x80, 0xff, b'\n'];
+        let mut bytes = input.to_vec();
+        for _ in 0..=self.below(4) {
+            let at = self.below(bytes.len());
+            match self.below(7) {
+                0 if at < bytes.len() => bytes[at] = ODD[self.below(ODD.len())],
+                1 if at < bytes.len() => bytes[at] ^= 1 << self.below(8),
+                2 => bytes.truncate(at),
+                3 => bytes.insert(at.min(bytes.len()), ODD[self.below(ODD.len())]),
+                4 => {
+                    let end = (at + self.below(64)).min(bytes.len());
+                    let piece = bytes[at.min(end)..end].to_vec();
+                    let to = self.below(bytes.len() + 1);
+                    bytes.splice(to..to, piece);
+                }
+                5 => {
+                    let end = (at + self.below(64)).min(bytes.len());
+                    bytes.drain(at.min(end)..end);
+                }
+                _ if at < bytes.len() => bytes[at] = bytes[at].wrapping_add(1),
+                _ => {}
+            }
+        }
+        bytes
+    }
+}
+
+fn rounds(usual: usize) -> usize {
+    let factor = std::env::var("CASEMATE_FUZZ_ROUNDS").ok().and_then(|text| text.parse().ok());
+    usual * factor.unwrap_or(1)
+}
+
+#[test]
+fn profiles() {
+    let seeds = [
+        include_str!("../profiles/default.toml"),
+        "[files]\nread = [\"~/a\", { path = \"/b\", at = \"/c\", optional = true, exec = false }]\nwrite = [\".\"]\ntmpfs = [\"/t\", { path = \"/u\", size = \"8m\", mode = \"1777\" }]\n[identity]\nuser = \"a:b\"\n[limits]\ntimeout = \"5m\"\nrlimits = { nofile = \"1:2\", core = 1 }\n[seccomp]\nallow = [\"ptrace\"]\n[environment]\nset = { A = \"b\" }\nkeep = [\"LC_*\"]\n[root]\nimage = \"debian:12\"\n",
+    ];
+    let mut random = Random::new();
+    for round in 0..rounds(20_000) {
+        let bytes = random.mutate(seeds[round % seeds.len()].as_bytes());
+        let text = String::from_utf8_lossy(&bytes);
+        if let Err(error) = profile::parse("fuzz", &text) {
+            assert!(error.to_string().starts_with("fuzz:"), "{error} for {text:?}");
+        }
+    }
+}
+
+#[test]
+fn names_of_users_and_images() {
+    let passwd = b"root:x:0:0:root:/root:/bin/bash\nann:x:1000:1000:Ann,,,:/home/ann:/bin/sh\n";
+    let references = ["debian", "docker.io/library/debian:12-slim", "localhost:5000/a/b:c"];
+    let mut random = Random::new();
+    for round in 0..rounds(50_000) {
+        let bytes = random.mutate(passwd);
+        if let Some(entry) = identity::find_user(&bytes, |entry| entry.uid == 1000) {
+            assert!(!entry.name.is_empty());
+        }
+        let bytes = random.mutate(references[round % references.len()].as_bytes());
+        if let Ok(reference) = Reference::parse(&String::from_utf8_lossy(&bytes)) {
+            let again = Reference::parse(&reference.to_string()).unwrap();
+            assert_eq!(again.full(), reference.full());
+        }
+    }
+}
+
+#[test]
+fn image_configurations() {
+    let seed = br#"{"created":"2026-01-01T00:00:00Z","architecture":"amd64","os":"linux","config":{"User":"1000:1000","Env":["PATH=/bin","A=b"],"Entrypoint":["/e"],"Cmd":["c"],"WorkingDir":"/w","Volumes":{"/v":{}},"StopSignal":"SIGTERM"},"rootfs":{"type":"layers","diff_ids":["sha256:0000000000000000000000000000000000000000000000000000000000000000"]},"history":[]}"#;
+    let mut random = Random::new();
+    for _ in 0..rounds(20_000) {
+        // An error or a configuration; nothing else can happen.
+        drop(Config::parse(&random.mutate(seed)));
+    }
+}
+
+/// Broken root file systems, imported into a store for real.
+#[test]
+fn archives() {
+    let mut seed = tar::Builder::new(Vec::new());
+    for (name, kind, link) in [
+        ("./", tar::EntryType::Directory, None),
+        ("etc/", tar::EntryType::Directory, None),
+        ("etc/passwd", tar::EntryType::Regular, None),
+        ("etc/hard", tar::EntryType::Link, Some("etc/passwd")),
+        ("bin", tar::EntryType::Symlink, Some("../../outside")),
+        ("etc/.wh.shadow", tar::EntryType::Regular, None),
+        ("fifo", tar::EntryType::Fifo, None),
+    ] {
+        let mut header = tar::Header::new_gnu();
+        header.set_entry_type(kind);
+        header.set_mode(0o755);
+        header.set_mtime(1);
+        let content: &[u8] = if kind.is_file() { b"root:x:0:0::/:/bin/sh\n" } else { b"" };
+        header.set_size(content.len() as u64);
+        match link {
+            Some(link) => seed.append_link(&mut header, name, link).unwrap(),
+            None => seed.append_data(&mut header, name, content).unwrap(),
+        }
+    }
+    let seed = seed.into_inner().unwrap();
+    let place = tempfile::tempdir().unwrap();
+    let outside = place.path().join("outside");
+    std::fs::create_dir(&outside).unwrap();
+    std::fs::write(outside.join("canary"), "unchanged").unwrap();
+    let archive = place.path().join("archive.tar");
+    let data = place.path().join("data");
+    let store = Store::open(&data).unwrap();
+    let name = Reference::parse("fuzz").unwrap();
+    let mut random = Random::new();
+    let mut accepted = 0;
+    for _ in 0..rounds(400) {
+        std::fs::write(&archive, fix_checksums(random.mutate(&seed))).unwrap();
+        accepted += usize::from(import(&store, &name, &archive).is_ok());
+        let staging = data.join("casemate/store/staging");
+        assert_eq!(std::fs::read_dir(staging).unwrap().count(), 0, "something stayed behind");
+    }
+    assert!(accepted > 0, "no archive was good enough to be unpacked");
+    let names = |path: &Path| std::fs::read_dir(path).unwrap().count();
+    assert_eq!((names(&outside), names(place.path())), (1, 3));
+    assert_eq!(std::fs::read_to_string(outside.join("canary")).unwrap(), "unchanged");
+}
+
+/// Makes the headers' checksums right again, so that what is behind them is reached.
+fn fix_checksums(mut bytes: Vec<u8>) -> Vec<u8> {
+    for block in bytes.chunks_exact_mut(512) {
+        if &block[257..262] == b"ustar" {
+            block[148..156].fill(b' ');
+            let sum: u32 = block.iter().map(|byte| u32::from(*byte)).sum();
+            block[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
+        }
+    }
+    bytes
+}
