@@ -6,6 +6,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use super::command::casemate;
+use super::leftovers::Shared;
 use super::user::{is_root, lock, user};
 
 const RECIPE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/images/build.sh");
@@ -53,6 +54,8 @@ impl Image {
 
     /// The built image, as a file or directory that `casemate import` takes.
     pub fn archive(self) -> PathBuf {
+        // Not while a test looks for leftovers: building mounts and makes files.
+        let _shared = Shared::take();
         let (name, ending) = self.recipe();
         let cache = cache();
         let built = cache.join(format!("{name}-{}{ending}", recipe_hash()));
@@ -75,6 +78,8 @@ impl Image {
 
 /// The name of the image in the user's store; built and imported at the first call.
 pub fn image(image: Image) -> String {
+    // Before the file locks, so that a test that watches never waits for one that waits for it.
+    let _shared = Shared::take();
     let name = image.name();
     let archive = image.archive();
     let marker = user().base.join("imported").join(archive.file_name().unwrap());

@@ -96,7 +96,10 @@ fn traces(user: &User) -> BTreeSet<String> {
     let mut traces = BTreeSet::new();
     processes(user, &mut traces);
     let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
-    traces.extend(mounts.lines().map(|line| format!("mount {line}")));
+    // Others may mount what they like in the meantime.
+    let home = user.home.to_str().unwrap();
+    let ours = |line: &&str| [home, "casemate", " fuse"].iter().any(|mark| line.contains(mark));
+    traces.extend(mounts.lines().filter(ours).map(|line| format!("mount {line}")));
     for place in ["/tmp", "/var/tmp", "/dev/shm", "/run/lock"] {
         files(Path::new(place), user, 1, &mut traces);
     }
@@ -122,6 +125,10 @@ fn processes(user: &User, traces: &mut BTreeSet<String>) {
         };
         let uids = field("Uid:");
         if !uids.split_whitespace().any(|uid| uid == user.uid.to_string()) {
+            continue;
+        }
+        // Dead, and the machine's own init has not got round to it: nothing of a box's is left in it.
+        if field("State:").starts_with('Z') && field("PPid:") == "1" {
             continue;
         }
         let namespace = fs::read_link(format!("/proc/{pid}/ns/user"));
