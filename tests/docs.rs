@@ -1,6 +1,8 @@
 //! The manual is complete: what the program knows, its pages say.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod common;
+
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
@@ -253,13 +255,8 @@ fn every_step_and_finding_is_in_the_doctors_page() {
 
 #[test]
 fn every_key_of_the_plan_as_json_is_in_its_page() {
-    let output = std::process::Command::new(env!("CARGO_BIN_EXE_casemate"))
-        .args(["explain", "--json", "--may-degrade", "landlock", "--may-degrade", "keyring"])
-        .args(["--", "true"])
-        .output()
-        .unwrap();
-    assert!(output.status.success(), "{output:?}");
-    let plan: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let output = common::casemate(["explain", "--json", "--", "true"]).output().succeeds();
+    let plan: serde_json::Value = serde_json::from_str(&output.out()).unwrap();
     let text = page("casemate-explain.1");
     for (key, value) in plan.as_object().unwrap() {
         assert!(text.contains(&format!(".It Cm {key}\n")), "{key}");
