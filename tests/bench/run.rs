@@ -28,8 +28,9 @@ fn main() {
     let small = image(Image::Small);
     start::run(&debian);
     memory::run(&small);
-    many::run();
+    let all_ran = many::run();
     throughput::run();
+    assert!(all_ran, "not all boxes ran at once");
 }
 
 /// The kernel, the processor and the number of cores.
