@@ -49,6 +49,11 @@ fn usage(error: &clap::Error) -> i32 {
             Err(error) => error.exit_code(),
         };
     }
-    ui::usage(&text);
+    // `casemate` alone is told what there is, which is not a message about a word.
+    if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
+        ui::usage_page(&text);
+    } else {
+        ui::usage(&text);
+    }
     Exit::Failed.code()
 }

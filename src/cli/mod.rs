@@ -86,7 +86,8 @@ pub struct RunArgs {
     #[arg(long, visible_alias = "net", value_name = "none|host")]
     pub network: Option<NetworkMode>,
 
-    /// Make the root read-only; /tmp, /var/tmp, /run, /dev/shm and the home stay writable.
+    /// Make the root read-only; /tmp, /var/tmp, /run, /dev/shm and a home that the image does not
+    /// have stay writable.
     #[arg(long)]
     pub read_only: bool,
 
@@ -99,6 +100,7 @@ pub struct RunArgs {
     pub tty: bool,
 
     /// End the box after this time (seconds, or 30s, 5m, 2h): SIGTERM, two seconds later SIGKILL.
+    /// 0 is no limit.
     #[arg(long, value_name = "TIME")]
     pub timeout: Option<Duration>,
 

@@ -21,7 +21,7 @@ impl RunArgs {
         profile.identity.hostname = self.hostname.clone();
         profile.program.workdir = self.workdir.clone();
         profile.program.terminal = self.tty.then_some(Terminal::Always);
-        for volume in &self.volumes {
+        for (rank, volume) in (0..).zip(&self.volumes) {
             let list =
                 if volume.write { &mut profile.files.write } else { &mut profile.files.read };
             list.push(Grant {
@@ -30,13 +30,14 @@ impl RunArgs {
                 optional: false,
                 exec: volume.exec,
                 origin: Origin::Place("--volume".to_owned()),
+                rank,
             });
         }
         profile.files.tmpfs = self.tmpfs.clone();
         profile.environment.from_file = self.env_file.clone();
         for variable in &self.env {
             match variable {
-                EnvArg::Keep(pattern) => profile.environment.keep.push(pattern.clone()),
+                EnvArg::Keep(pattern) => profile.environment.pass.push(pattern.clone()),
                 EnvArg::Set(name, value) => {
                     profile.environment.set.insert(name.clone(), value.clone());
                 }

@@ -6,7 +6,6 @@ use serde::Serialize;
 
 use crate::cli::DoctorArgs;
 use crate::error::{Error, Result};
-use crate::host::Directories;
 use crate::host::doctor::{Finding, Outcome, examine};
 use crate::identity::find_group;
 use crate::ui;
@@ -36,8 +35,7 @@ struct Report {
 }
 
 /// 0: everything works; 1: boxes run, with less or differently; 2: they do not run.
-pub(super) fn doctor(args: &DoctorArgs, directories: &Directories) -> Result<i32> {
-    super::run::refuse_privilege(directories)?;
+pub(super) fn doctor(args: &DoctorArgs) -> Result<i32> {
     let findings = examine()?;
     let fatal = |finding: &Finding| match (&finding.outcome, &finding.diagnosis) {
         (Outcome::Fails(_), Some(diagnosis)) => !diagnosis.survivable,
@@ -82,7 +80,12 @@ fn page(report: &Report) -> String {
     for warning in &report.warnings {
         let _infallible = writeln!(page, "note       {}", ui::escape(warning));
     }
-    page.push_str(if report.works { "boxes run here\n" } else { "boxes do not run here\n" });
+    let failed = report.findings.iter().any(|finding| finding.outcome != Outcome::Works);
+    page.push_str(match (report.works, failed) {
+        (true, false) => "boxes run here\n",
+        (true, true) => "boxes run here, with less than all\n",
+        (false, _) => "boxes do not run here\n",
+    });
     page
 }
 

@@ -14,6 +14,7 @@ use crate::host::Directories;
 /// Runs a command and returns the exit code.
 pub fn dispatch(command: &Command) -> Result<i32> {
     let directories = Directories::find();
+    run::refuse_privilege(&directories)?;
     match command {
         Command::Run(args) => run::run(args, &directories),
         Command::Explain(args) => explain::explain(args, &directories).map(|()| 0),
@@ -21,6 +22,6 @@ pub fn dispatch(command: &Command) -> Result<i32> {
             import::import(&args.name, &args.source, directories.store()?, args.quiet).map(|()| 0)
         }
         Command::Images(args) => images::images(directories.store()?, args.json).map(|()| 0),
-        Command::Doctor(args) => doctor::doctor(args, &directories),
+        Command::Doctor(args) => doctor::doctor(args),
     }
 }

@@ -11,7 +11,6 @@ use crate::sys::{clone, process};
 use crate::ui;
 
 pub(super) fn run(args: &RunArgs, directories: &Directories) -> Result<i32> {
-    refuse_privilege(directories)?;
     // Whatever the caller left open stays on this side of every execve(2) (CVE-2024-21626).
     clone::close_all_on_exec().during("close", "inherited descriptors")?;
     let plan::Planned { sandbox, world } = plan::plan(args, directories)?;

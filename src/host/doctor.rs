@@ -6,6 +6,7 @@ use std::io::{Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::DirBuilderExt;
+use std::path::Path;
 
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::wait::{Id, WaitPidFlag, waitid};
@@ -264,15 +265,30 @@ fn mounts(kind: &std::ffi::CStr, attributes: Attributes) -> std::io::Result<()> 
 
 fn overlay(memory: &OwnedFd) -> std::io::Result<()> {
     let base = mount::descriptor_path(memory);
-    let base = std::path::Path::new(std::ffi::OsStr::from_bytes(base.as_bytes()));
+    let base = Path::new(std::ffi::OsStr::from_bytes(base.as_bytes()));
     let mut maker = std::fs::DirBuilder::new();
     maker.mode(0o755).recursive(true);
-    for name in ["first/d", "second", "upper", "work"] {
+    for name in ["first/d", "second", "upper", "work", "merged"] {
         maker.create(base.join(name))?;
     }
+    let merged = match overlay_by_fsconfig(memory) {
+        // Before Linux 6.8, fsconfig(2) takes no layers one by one.
+        Err(error) if error.raw_os_error() == Some(libc::EINVAL) => overlay_by_mount(memory, base)?,
+        made => made?,
+    };
+    // A removed directory that is made again must be marked as opaque: an attribute that the file
+    // system of the writable layer has to take.
+    nix::unistd::unlinkat(&merged, "d", nix::unistd::UnlinkatFlags::RemoveDir)?;
+    nix::sys::stat::mkdirat(&merged, "d", nix::sys::stat::Mode::S_IRWXU)?;
+    Ok(())
+}
+
+fn open_below(directory: &OwnedFd, name: &str) -> std::io::Result<OwnedFd> {
+    fs::openat2(directory.as_fd(), name, libc::O_PATH, 0, Resolve::BeneathNoSymlinks)
+}
+
+fn overlay_by_fsconfig(memory: &OwnedFd) -> std::io::Result<OwnedFd> {
     let context = Context::open(c"overlay")?;
-    let open =
-        |name: &str| fs::openat2(memory.as_fd(), name, libc::O_PATH, 0, Resolve::BeneathNoSymlinks);
     for (key, name) in [
         (c"lowerdir+", "second"),
         (c"lowerdir+", "first"),
@@ -280,16 +296,24 @@ fn overlay(memory: &OwnedFd) -> std::io::Result<()> {
         (c"workdir", "work"),
     ] {
         // Named by its number, so it must stay open until it has been looked up.
-        let directory = open(name)?;
+        let directory = open_below(memory, name)?;
         context.set(key, &mount::descriptor_path(&directory))?;
     }
     context.flag(c"userxattr")?;
-    let merged = context.mount(Attributes::SAFE)?;
-    // A removed directory that is made again must be marked as opaque: an attribute that the file
-    // system of the writable layer has to take.
-    nix::unistd::unlinkat(&merged, "d", nix::unistd::UnlinkatFlags::RemoveDir)?;
-    nix::sys::stat::mkdirat(&merged, "d", nix::sys::stat::Mode::S_IRWXU)?;
-    Ok(())
+    context.mount(Attributes::SAFE)
+}
+
+fn overlay_by_mount(memory: &OwnedFd, base: &Path) -> std::io::Result<OwnedFd> {
+    let at = |name: &str| base.join(name).display().to_string();
+    let data = format!(
+        "lowerdir={}:{},upperdir={},workdir={},userxattr",
+        at("second"),
+        at("first"),
+        at("upper"),
+        at("work")
+    );
+    mount::mount_overlay(&fs::c_path(base.join("merged"))?, &fs::c_path(&data)?)?;
+    open_below(memory, "merged")
 }
 
 /// Runs in a child that is the first of a new PID namespace; its exit code is the errno.

@@ -183,7 +183,9 @@ fn user(id: &Id, names: &Names) -> Result<(u32, Option<PasswdEntry>)> {
         Id::Number(uid) => Ok((*uid, find_user(&names.passwd, |entry| entry.uid == *uid))),
         Id::Name(name) => match find_user(&names.passwd, |entry| entry.name == *name) {
             Some(entry) => Ok((entry.uid, Some(entry))),
-            None => Err(Error::new(format!("user {name}: no such user in the box's /etc/passwd"))),
+            None => Err(Error::new(format!(
+                "user {name}: no such user in the /etc/passwd of the root file system"
+            ))),
         },
     }
 }
@@ -191,11 +193,13 @@ fn user(id: &Id, names: &Names) -> Result<(u32, Option<PasswdEntry>)> {
 fn group(id: &Id, names: &Names) -> Result<u32> {
     match id {
         Id::Number(gid) => Ok(*gid),
-        Id::Name(name) => {
-            find_group(&names.group, |entry| entry.name == *name).map(|entry| entry.gid).ok_or_else(
-                || Error::new(format!("group {name}: no such group in the box's /etc/group")),
-            )
-        }
+        Id::Name(name) => find_group(&names.group, |entry| entry.name == *name)
+            .map(|entry| entry.gid)
+            .ok_or_else(|| {
+                Error::new(format!(
+                    "group {name}: no such group in the /etc/group of the root file system"
+                ))
+            }),
     }
 }
 

@@ -254,6 +254,10 @@ impl Supervisor {
                     self.stop_self()?;
                 }
                 Ok(Signal::SIGCONT) => self.resume()?,
+                // Typed at the caller's terminal, which would have sent it to the whole group.
+                _ if info.ssi_code == libc::SI_KERNEL && self.program.is_some() => {
+                    self.send_to_group(signal)?;
+                }
                 _ => self.send(signal)?,
             }
         }

@@ -23,6 +23,9 @@ pub struct Grant {
     pub exec: bool,
     /// Where this grant was said, for messages.
     pub origin: Origin,
+    /// How late it was said: of several grants at one place in the box the latest counts, and of
+    /// several in one file the narrowest.
+    pub rank: u32,
 }
 
 /// A system call by name, and where it was said: which names exist is known when the filter is made.
@@ -101,6 +104,7 @@ impl<'de> Deserialize<'de> for Unplaced {
                     optional: false,
                     exec: true,
                     origin: Origin::Offset(0),
+                    rank: 0,
                 }))
             }
             fn visit_map<A: de::MapAccess<'de>>(self, map: A) -> Result<Unplaced, A::Error> {
@@ -115,6 +119,7 @@ impl<'de> Deserialize<'de> for Unplaced {
                     optional: table.optional,
                     exec: table.exec,
                     origin: Origin::Offset(0),
+                    rank: 0,
                 }))
             }
         }

@@ -7,10 +7,14 @@ use super::{
 impl Profile {
     /// This profile with `over` laid over it.
     #[must_use]
-    pub fn overlaid(self, over: Profile) -> Profile {
+    pub fn overlaid(self, mut over: Profile) -> Profile {
+        let latest = self.files.read.iter().chain(&self.files.write).map(|grant| grant.rank).max();
+        for grant in over.files.read.iter_mut().chain(&mut over.files.write) {
+            grant.rank += latest.map_or(0, |latest| latest + 1);
+        }
         Profile {
             description: over.description.or(self.description),
-            commands: joined(self.commands, over.commands),
+            commands: over.commands.or(self.commands),
             extends: over.extends.or(self.extends),
             may_degrade: joined(self.may_degrade, over.may_degrade),
             require: over.require.or(self.require),
@@ -46,6 +50,7 @@ impl Profile {
                     set
                 },
                 from_file: joined(self.environment.from_file, over.environment.from_file),
+                pass: joined(self.environment.pass, over.environment.pass),
             },
             network: Network {
                 mode: over.network.mode.or(self.network.mode),

@@ -34,7 +34,7 @@ pub struct Profile {
     /// One line for people.
     pub description: Option<String>,
     /// The program names that this profile is for.
-    pub commands: Vec<String>,
+    pub commands: Option<Reserved>,
     /// Profiles that this one builds on.
     pub extends: Option<Reserved>,
     /// Controls that the run may go without where the machine cannot apply them.
@@ -134,6 +134,9 @@ pub struct Environment {
     pub set: BTreeMap<EnvName, EnvValue>,
     /// Files of `NAME=value` lines.
     pub from_file: Vec<PathBuf>,
+    /// Variables of the caller that are passed on whatever an image says (`--env PREFIX*`).
+    #[serde(skip)]
+    pub pass: Vec<Pattern>,
 }
 
 /// `[network]`

@@ -64,6 +64,11 @@ pub fn usage(text: &str) {
     to_stderr(&shown);
 }
 
+/// Prints the help that stands in for a missing command, to standard error.
+pub fn usage_page(text: &str) {
+    to_stderr(text);
+}
+
 // A closed standard error leaves nowhere to say anything; the exit code still tells.
 fn to_stderr(text: &str) {
     let _nowhere_to_report = io::stderr().lock().write_all(text.as_bytes());

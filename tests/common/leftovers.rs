@@ -137,6 +137,11 @@ fn processes(user: &User, traces: &mut BTreeSet<String>) {
         if !super::user::is_root() && !elsewhere && !is_casemate {
             continue;
         }
+        // It has ended, and the system's init, to which it fell, has yet to fetch its status; how
+        // soon it does so is not casemate's.
+        if field("State:").starts_with('Z') && field("PPid:") == "1" {
+            continue;
+        }
         let namespace = namespace.unwrap_or_default();
         let (comm, state) = (field("Name:"), field("State:"));
         traces.insert(format!("process {pid} {comm} ({state}) in {}", namespace.display()));

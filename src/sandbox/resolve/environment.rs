@@ -56,6 +56,11 @@ pub(super) fn collect(
         let content = world.read(&path, LIMIT).at("read", &path)?;
         from_file(&content, &path, host, &mut all)?;
     }
+    for (name, value) in &host.environment {
+        if profile.environment.pass.iter().any(|pattern| matches(pattern, name)) {
+            all.insert(name.clone(), value.clone());
+        }
+    }
     for (name, value) in &profile.environment.set {
         match value {
             EnvValue::Is(value) => {

@@ -11,11 +11,14 @@ use crate::profile::Grant;
 
 pub(super) fn grants(inputs: &Inputs<'_>, world: &mut dyn World) -> Result<Vec<Mount>> {
     let Inputs { profile, host, own, .. } = inputs;
+    let writable = profile.files.write.iter().map(|grant| (grant, true));
+    let readable = profile.files.read.iter().map(|grant| (grant, false));
+    let mut said: Vec<_> = writable.chain(readable).collect();
+    // Stable: of one rank, what is read-only comes later, and so counts.
+    said.sort_by_key(|(grant, _)| grant.rank);
     let mut granted = Vec::new();
-    for (list, write) in [(&profile.files.read, false), (&profile.files.write, true)] {
-        for grant in list {
-            granted.extend(bind(grant, write, host, world)?);
-        }
+    for (grant, write) in said {
+        granted.extend(bind(grant, write, host, world)?);
     }
     // What protects comes first, so that nothing that was said is widened by it.
     let mut mounts = protection(&granted, own, world)?;
@@ -42,9 +45,13 @@ fn bind(grant: &Grant, write: bool, host: &Host, world: &mut dyn World) -> Resul
             return Ok(None);
         }
         Err(error) => {
-            return Err(Error::os("open", path.display(), &error).within(&grant.origin).hint(
-                "a grant's source must exist: it is never made; `optional = true` lets it be missing",
-            ));
+            let missing = error.kind() == std::io::ErrorKind::NotFound;
+            let error = Error::os("open", path.display(), &error).within(&grant.origin);
+            return Err(if missing {
+                error.hint("a grant's source must exist: it is never made; `optional = true` in a profile lets it be missing")
+            } else {
+                error
+            });
         }
     };
     if source.identity.is_socket() {

@@ -112,7 +112,8 @@ pub fn resolve(inputs: &Inputs<'_>, world: &mut dyn World) -> Result<Sandbox> {
         memory,
         network,
         rlimits,
-        timeout: profile.limits.timeout.map(|timeout| timeout.0),
+        // As podman's: 0 is no limit.
+        timeout: profile.limits.timeout.map(|timeout| timeout.0).filter(|seconds| *seconds > 0),
         capabilities,
         nesting,
         seccomp: seccomp(profile)?,
