@@ -93,7 +93,7 @@ pub(crate) fn run(debian: &str) {
     print!("{}", output.out());
     // Podman's files belong to ids that only its own namespace can remove, and it keeps a process.
     let script = "test ! -d \"$0\" || podman unshare rm -rf \"$0\"; \
-                  read -r pid <\"$XDG_RUNTIME_DIR/libpod/tmp/pause.pid\" && kill \"$pid\"";
+                  kill \"$(cat \"$XDG_RUNTIME_DIR/libpod/tmp/pause.pid\")\"";
     Run::bash(script).arg(podman_store()).output();
 }
 
