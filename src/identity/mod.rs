@@ -158,7 +158,7 @@ fn finish(
     let same_user = uid == caller.uid;
     let home = match (&entry, &caller.home) {
         (Some(entry), _) if in_image && entry.home.is_absolute() => entry.home.clone(),
-        (_, Some(home)) if !in_image && same_user && home.is_absolute() => home.clone(),
+        (_, Some(home)) if !in_image && same_user && is_a_home(home) => home.clone(),
         _ => std::path::Path::new("/home").join(&name),
     };
     let shell = entry
@@ -175,6 +175,25 @@ fn finish(
         shell,
         known,
         reason,
+    }
+}
+
+/// Whether a private directory at this path would hide nothing that a box needs: $HOME may say
+/// anything.
+fn is_a_home(path: &std::path::Path) -> bool {
+    use std::path::Component;
+    let clean =
+        path.components().all(|part| matches!(part, Component::RootDir | Component::Normal(_)));
+    let mut names = path.components().filter(|part| matches!(part, Component::Normal(_)));
+    let top = names.next().and_then(|name| name.as_os_str().to_str());
+    // Of what the system is made of and what every box makes, only /var and /tmp can hold a home.
+    let reserved =
+        ["usr", "bin", "sbin", "lib", "lib32", "lib64", "libx32", "etc", "proc", "dev", "run"];
+    let deep = names.next().is_some();
+    match top {
+        Some("var" | "tmp" | "home") => clean && deep,
+        Some(top) => clean && !reserved.contains(&top),
+        None => false,
     }
 }
 
@@ -293,6 +312,11 @@ mod tests {
     fn without_an_image_the_home_is_at_its_own_path() {
         let identity = resolve(&Asked::Nobody, &caller(), &names(), false).unwrap();
         assert_eq!(identity.home, std::path::Path::new("/home/ann"));
+        for odd in ["/", "/usr", "/proc/self", "/etc/x", "/tmp", "/home", "/home/../usr"] {
+            let caller = Caller { home: Some(odd.into()), ..caller() };
+            let identity = resolve(&Asked::Nobody, &caller, &Names::default(), false).unwrap();
+            assert_eq!(identity.home, std::path::Path::new("/home/ann"), "{odd}");
+        }
         let homeless = Caller { name: None, home: None, ..caller() };
         let identity = resolve(&Asked::Nobody, &homeless, &Names::default(), false).unwrap();
         assert_eq!((identity.name.as_str(), identity.home.to_str()), ("user", Some("/home/user")));

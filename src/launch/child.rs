@@ -50,17 +50,7 @@ fn set_up(sandbox: &Sandbox, inherited: &Inherited) -> Result<Option<OwnedFd>> {
     process::reset_signals().during("reset", "signals")?;
     // The modes of what is made are the plan's; the program gets the caller's mask back.
     let mask = umask(Mode::empty());
-    let mut maker = Maker {
-        sources: Vec::new(),
-        layers: None,
-        writable: None,
-        memory: None,
-        early: Vec::new(),
-        root: None,
-        count: 0,
-        scratch: inherited.scratch.as_deref(),
-        network: inherited.network.as_ref(),
-    };
+    let mut maker = Maker::new(inherited.scratch.as_deref(), inherited.network.as_ref());
     for step in steps(sandbox) {
         maker.perform(sandbox, step)?;
     }
@@ -118,6 +108,21 @@ pub(super) struct Maker<'a> {
 }
 
 impl<'a> Maker<'a> {
+    /// Nothing made yet.
+    pub(super) fn new(scratch: Option<&'a Path>, network: Option<&'a Channel>) -> Maker<'a> {
+        Maker {
+            sources: Vec::new(),
+            layers: None,
+            writable: None,
+            memory: None,
+            early: Vec::new(),
+            root: None,
+            count: 0,
+            scratch,
+            network,
+        }
+    }
+
     fn perform(&mut self, sandbox: &'a Sandbox, step: Step<'_>) -> Result<()> {
         match step {
             Step::IdMaps => write_id_maps(sandbox),
@@ -156,7 +161,7 @@ impl<'a> Maker<'a> {
         self.memory.as_ref().map(AsFd::as_fd).ok_or_else(|| out_of_order("the memory"))
     }
 
-    fn make_memory(&mut self, size: &str) -> Result<()> {
+    pub(super) fn make_memory(&mut self, size: &str) -> Result<()> {
         let memory = tmpfs(size, 0o755, Attributes::SAFE)?;
         // An upper layer, and a tree to be cloned, must be in a mount that is attached in this
         // namespace. Where does not matter: all that is needed of the host is open by now, save

@@ -181,3 +181,63 @@ fn with_old_api(
     mount::set_attributes(tree.as_fd(), Attributes::SAFE, false, false)?;
     Ok(tree)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Kernels before 6.8 take the other way; it is proven on whatever kernel this is, in mount
+    /// namespaces of its own, which need a user namespace and a process for it.
+    #[test]
+    fn both_ways_to_an_overlay_give_the_same() {
+        if std::env::var_os("CASEMATE_TEST_INNER").is_none() {
+            let exe = std::env::current_exe().unwrap();
+            let inner = std::process::Command::new("unshare")
+                .args(["--user", "--map-root-user", "--mount"])
+                .arg(exe)
+                .args(["--exact", "launch::root::tests::both_ways_to_an_overlay_give_the_same"])
+                .env("CASEMATE_TEST_INNER", "1")
+                .output()
+                .unwrap();
+            assert!(inner.status.success(), "{}", String::from_utf8_lossy(&inner.stdout));
+            return;
+        }
+        let place = tempfile::tempdir_in("/var/tmp").unwrap();
+        let lowers: Vec<OwnedFd> = ["high", "low"]
+            .iter()
+            .map(|name| {
+                let path = place.path().join(name);
+                std::fs::create_dir_all(path.join("directory")).unwrap();
+                std::fs::write(path.join("both"), name).unwrap();
+                std::fs::write(path.join("directory").join(name), name).unwrap();
+                fs::open_path(&path).unwrap()
+            })
+            .collect();
+        for old in [false, true] {
+            let mut maker = Maker::new(None, None);
+            maker.make_memory("10%").unwrap();
+            let writable = maker.new_directory(0o700).unwrap().fd;
+            let [upper, work] = ["upper", "work"].map(|name| directory(&writable, name).unwrap());
+            let options = [
+                (c"upperdir", mount::descriptor_path(&upper)),
+                (c"workdir", mount::descriptor_path(&work)),
+            ];
+            let made = if old {
+                with_old_api(&lowers, &options, &mut maker).unwrap()
+            } else {
+                with_new_api(&lowers, &options).map_err(|(error, _)| error).unwrap()
+            };
+            let place = maker.new_directory(0o755).unwrap();
+            mount::attach(&made, &place.fd).unwrap();
+            let root = maker.reopen(&place).unwrap();
+            let name = mount::descriptor_path(&root);
+            let at = Path::new(name.to_str().unwrap());
+            assert_eq!(std::fs::read_to_string(at.join("both")).unwrap(), "high");
+            assert_eq!(std::fs::read_dir(at.join("directory")).unwrap().count(), 2);
+            std::fs::remove_dir_all(at.join("directory")).unwrap();
+            std::fs::create_dir(at.join("directory")).unwrap();
+            assert_eq!(std::fs::read_dir(at.join("directory")).unwrap().count(), 0);
+        }
+        assert!(place.path().join("low/directory/low").exists());
+    }
+}
