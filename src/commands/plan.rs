@@ -5,10 +5,10 @@ use std::path::Path;
 
 use crate::cli::RunArgs;
 use crate::error::{During, Error, Result};
-use crate::host::{Directories, Host, Live, Source, World};
-use crate::identity::Names;
+use crate::host::{Directories, Host, Live, World};
+use crate::identity::{self, Names};
 use crate::profile::{self, Profile};
-use crate::sandbox::{self, ImageInput, Inputs, Sandbox};
+use crate::sandbox::{self, ImageInput, Inputs, Own, Sandbox};
 use crate::store::{Image, Store};
 
 /// More than any /etc/passwd has.
@@ -100,21 +100,22 @@ fn names(store: &Store, image: &Image) -> Result<Names> {
 }
 
 /// casemate's own directories, which must exist to be protected: a program could make them first.
-/// Without a writable grant there is nothing to protect them from.
+/// The one that the environment names, and the one that the next shell will, by the user's true
+/// home. Without a writable grant there is nothing to protect them from.
 fn own_directories(
     profile: &Profile,
     directories: &Directories,
     world: &mut Live,
-) -> Result<Vec<Source>> {
+) -> Result<Vec<Own>> {
     if profile.files.write.is_empty() {
         return Ok(Vec::new());
     }
-    let data = directories.data.as_ref().map(|data| data.join("casemate"));
+    let usual = true_home(directories).map(|home| home.join(".local/share"));
     let mut own = Vec::new();
-    for path in [data, directories.cache.clone()].into_iter().flatten() {
-        let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&path);
-        match made.and_then(|()| world.open(&path)) {
-            Ok(source) => own.push(source),
+    for data in [directories.data.clone(), usual].into_iter().flatten() {
+        let path = data.join("casemate");
+        match std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&path) {
+            Ok(()) => own.push(Own::find(&path, world)?),
             // In a home that cannot be written, no program can make it either.
             Err(error)
                 if matches!(
@@ -127,6 +128,13 @@ fn own_directories(
         }
     }
     Ok(own)
+}
+
+fn true_home(directories: &Directories) -> Option<std::path::PathBuf> {
+    let passwd = std::fs::read("/etc/passwd").ok()?;
+    let entry = identity::find_user(&passwd, |entry| entry.uid == directories.caller.uid)?;
+    // A home that is not there (such as /nonexistent) is not made.
+    entry.home.is_dir().then_some(entry.home)
 }
 
 /// The host's own names matter only where the profile asks for somebody by name.

@@ -1,5 +1,7 @@
 //! `casemate run`
 
+use std::os::fd::AsFd;
+
 use super::plan;
 use crate::cli::RunArgs;
 use crate::error::{During, Error, Result};
@@ -7,12 +9,13 @@ use crate::host::Directories;
 use crate::launch::{self, Options};
 use crate::sandbox::Root;
 use crate::store::Scratch;
-use crate::sys::{clone, process};
+use crate::sys::{clone, fs, process};
 use crate::ui;
 
 pub(super) fn run(args: &RunArgs, directories: &Directories) -> Result<i32> {
     // Whatever the caller left open stays on this side of every execve(2) (CVE-2024-21626).
     clone::close_all_on_exec().during("close", "inherited descriptors")?;
+    refuse_directories()?;
     let plan::Planned { sandbox, world } = plan::plan(args, directories)?;
     if !args.quiet {
         for lost in &sandbox.degraded {
@@ -23,14 +26,28 @@ pub(super) fn run(args: &RunArgs, directories: &Directories) -> Result<i32> {
         Root::Image { scratch_dir: Some(_), .. } => Some(Scratch::create(directories.store()?)?),
         _ => None,
     };
-    let options = Options {
-        cache: directories.cache.clone(),
-        scratch: scratch.as_ref().map(|scratch| scratch.path().to_owned()),
-    };
+    let options = Options { scratch: scratch.as_ref().map(|scratch| scratch.path().to_owned()) };
     let outcome = launch::launch(&sandbox, options);
     drop(world);
     drop(scratch);
     outcome
+}
+
+/// A directory as standard input is a way out of every box: what lies above it can be walked to,
+/// and much done there that Landlock does not govern (CVE-2024-21626 was such a descriptor).
+fn refuse_directories() -> Result<()> {
+    for (name, fd) in [
+        ("standard input", std::io::stdin().as_fd()),
+        ("standard output", std::io::stdout().as_fd()),
+        ("standard error", std::io::stderr().as_fd()),
+    ] {
+        let is_path = fs::is_path_only(fd).during("look at", name)?;
+        if is_path || fs::identity(fd).during("look at", name)?.is_dir() {
+            return Err(Error::new(format!("{name} is a directory, or opened as a path only"))
+                .hint("redirect it from or to a file, a pipe or /dev/null"));
+        }
+    }
+    Ok(())
 }
 
 /// casemate is for ordinary users and gains nothing from privilege; with it, a leak would be one of

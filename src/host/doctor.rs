@@ -232,7 +232,7 @@ impl Trial {
         self.say(Step::Devpts, mounts(c"devpts", Attributes::NOSUID));
         self.say(Step::NamespaceLock, write("/proc/sys/user/max_user_namespaces", "0"));
         self.say(Step::PivotRoot, pivot(&memory));
-        self.say(Step::Keyring, process::new_session_keyring());
+        self.say(Step::Keyring, process::join_session_keyring(None));
         self.say(Step::Seccomp, filter());
     }
 }

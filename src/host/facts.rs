@@ -62,8 +62,6 @@ pub struct Directories {
     pub caller: Caller,
     /// `$XDG_DATA_HOME`, unless neither it nor a home is known.
     pub data: Option<PathBuf>,
-    /// `$XDG_CACHE_HOME/casemate`, likewise.
-    pub cache: Option<PathBuf>,
 }
 
 impl Directories {
@@ -84,13 +82,14 @@ impl Directories {
                 name = name.or(Some(entry.name));
             }
         }
+        // Without doubled slashes, `.` and a slash at the end, as mount points are compared.
+        let home = home.map(|home| home.components().collect::<PathBuf>());
         let name = name.filter(|name| name.parse::<crate::profile::Id>().is_ok_and(is_name));
         let below = |variable: &str, fallback: &str| {
             absolute(variable).or_else(|| home.as_deref().map(|home| home.join(fallback)))
         };
         Directories {
             data: below("XDG_DATA_HOME", ".local/share"),
-            cache: below("XDG_CACHE_HOME", ".cache").map(|base| base.join("casemate")),
             caller: Caller { uid, gid: unistd::getgid().as_raw(), name, home },
         }
     }

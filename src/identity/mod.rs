@@ -157,7 +157,7 @@ fn finish(
     let name = entry.as_ref().map_or(fallback_name, |entry| entry.name.clone());
     let same_user = uid == caller.uid;
     let home = match (&entry, &caller.home) {
-        (Some(entry), _) if in_image && entry.home.is_absolute() => entry.home.clone(),
+        (Some(entry), _) if in_image && is_plain(&entry.home) => entry.home.components().collect(),
         (_, Some(home)) if !in_image && same_user && is_a_home(home) => home.clone(),
         _ => std::path::Path::new("/home").join(&name),
     };
@@ -176,6 +176,12 @@ fn finish(
         known,
         reason,
     }
+}
+
+/// Whether a path is absolute and means what it says.
+fn is_plain(path: &std::path::Path) -> bool {
+    let mut parts = path.components();
+    path.is_absolute() && !parts.any(|part| part == std::path::Component::ParentDir)
 }
 
 /// Whether a private directory at this path would hide nothing that a box needs: $HOME may say

@@ -126,7 +126,9 @@ impl<'a> Maker<'a> {
     fn perform(&mut self, sandbox: &'a Sandbox, step: Step<'_>) -> Result<()> {
         match step {
             Step::IdMaps => write_id_maps(sandbox),
-            Step::Keyring => process::new_session_keyring().during("join", "a new session keyring"),
+            Step::Keyring => {
+                process::join_session_keyring(None).during("join", "a new session keyring")
+            }
             Step::PrivatePropagation => {
                 let all = fs::open_path("/").at("open", "/")?;
                 mount::set_attributes(all.as_fd(), Attributes::default(), true, true)

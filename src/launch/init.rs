@@ -8,7 +8,6 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
-use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
 use super::child::Inherited;
@@ -17,7 +16,7 @@ use super::payload;
 use crate::confine::capabilities;
 use crate::error::{During, Result};
 use crate::sandbox::Sandbox;
-use crate::sys::clone::{self, Forked};
+use crate::sys::clone::{self, Change, Forked};
 use crate::sys::{process, seccomp};
 
 /// Forks the program off and stays. Never returns.
@@ -93,19 +92,18 @@ fn watch(program: Pid, channel: &Channel, signals: &SignalFd) -> i32 {
     ];
     loop {
         // A child that ended before the signal was looked at is found by the first round.
-        while let Ok(status) = waitpid(None, Some(WaitPidFlag::WNOHANG | WaitPidFlag::WUNTRACED)) {
-            let message = match status {
-                WaitStatus::StillAlive => break,
-                WaitStatus::Exited(pid, code) if pid == program => Message::Exited(code),
-                WaitStatus::Signaled(pid, signal, _) if pid == program => {
-                    Message::Killed(signal as i32)
-                }
-                WaitStatus::Stopped(pid, _) if pid == program => {
+        while let Ok(Some((pid, change))) = clone::reap() {
+            if pid != program {
+                continue;
+            }
+            let message = match change {
+                Change::Exited(code) => Message::Exited(code),
+                Change::Killed(signal) => Message::Killed(signal),
+                Change::Stopped => {
                     // A supervisor that is gone takes PID 1 along; nothing is left to be told.
                     let _supervisor_gone = channel.send(&Message::Stopped, None);
                     continue;
                 }
-                _ => continue,
             };
             let _supervisor_gone = channel.send(&message, None);
             return 0;

@@ -86,13 +86,13 @@ impl Channel {
     pub(super) fn send(&self, message: &Message, fd: Option<BorrowedFd<'_>>) -> Result<()> {
         let mut text = serde_json::to_vec(message)
             .map_err(|error| Error::new(format!("encode a message: {error}")))?;
-        if text.len() > LIMIT {
-            // Only an error can be long; its beginning says what matters.
-            let short = Message::Failed {
-                exit: 125,
-                message: "set up the box: the error is too long to be sent".to_owned(),
-                hints: Vec::new(),
-            };
+        if text.len() > LIMIT
+            && let Message::Failed { exit, message, .. } = message
+        {
+            // Only an error can be long, by a name in it; its beginning says what matters. A
+            // character takes six bytes of JSON at the most.
+            let short = message.chars().take(LIMIT / 8).chain("…".chars()).collect();
+            let short = Message::Failed { exit: *exit, message: short, hints: Vec::new() };
             text = serde_json::to_vec(&short)
                 .map_err(|error| Error::new(format!("encode a message: {error}")))?;
         }

@@ -20,6 +20,9 @@ const DIRECTORY: i32 = libc::O_PATH | libc::O_DIRECTORY;
 pub(super) enum Last {
     /// As what it points to, inside the root.
     Follow,
+    /// As what it points to, inside the root and on its own mount: what a box writes for itself must
+    /// not end in a directory that was granted.
+    FollowHere,
     /// As an attack: something is about to be mounted there.
     Refuse,
 }
@@ -33,7 +36,11 @@ pub(super) fn directory(
 ) -> Result<OwnedFd> {
     let inside = below(path);
     let flags = DIRECTORY | if last == Last::Refuse { libc::O_NOFOLLOW } else { 0 };
-    match openat2(root, inside, flags, 0, Resolve::InRoot) {
+    let (resolve, above) = match last {
+        Last::FollowHere => (Resolve::InRootMount, Last::FollowHere),
+        Last::Follow | Last::Refuse => (Resolve::InRoot, Last::Follow),
+    };
+    match openat2(root, inside, flags, 0, resolve) {
         Ok(fd) => return Ok(fd),
         Err(error) if error.raw_os_error() == Some(libc::ENOENT) => {}
         Err(error) => return Err(not_a_directory(root, path, &error)),
@@ -41,7 +48,7 @@ pub(super) fn directory(
     let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
         return Err(Error::os("make directory", path.display(), Errno::EINVAL));
     };
-    let parent = directory(root, parent, 0o755, Last::Follow)?;
+    let parent = directory(root, parent, 0o755, above)?;
     match mkdirat(&parent, name, Mode::from_bits_truncate(mode)) {
         // Somebody else made it, or a dangling link has its name: the open below tells.
         Ok(()) | Err(Errno::EEXIST) => {}
@@ -74,7 +81,7 @@ fn not_a_directory(root: BorrowedFd<'_>, path: &Path, error: &std::io::Error) ->
 /// A place for a file to be mounted on: an existing file, or a new empty one. A symbolic link is
 /// replaced, never followed.
 pub(super) fn file(root: BorrowedFd<'_>, path: &Path) -> Result<OwnedFd> {
-    let (parent, name) = parent_of(root, path)?;
+    let (parent, name) = parent_of(root, path, Last::Follow)?;
     let flags = libc::O_PATH | libc::O_NOFOLLOW;
     match openat2(parent.as_fd(), name, flags, 0, Resolve::InRoot) {
         Ok(fd) => match identity(&fd).at("stat", path)?.kind {
@@ -93,23 +100,27 @@ pub(super) fn file(root: BorrowedFd<'_>, path: &Path) -> Result<OwnedFd> {
 
 /// A new file with this content, in the place of whatever had its name.
 pub(super) fn write(root: BorrowedFd<'_>, path: &Path, content: &[u8]) -> Result<()> {
-    let (parent, name) = parent_of(root, path)?;
+    let (parent, name) = parent_of(root, path, Last::FollowHere)?;
     fresh(parent.as_fd(), name, path)?.write_all(content).at("write", path)
 }
 
 /// A symbolic link; one that is there already stays.
 pub(super) fn link(root: BorrowedFd<'_>, path: &Path, to: &Path) -> Result<()> {
-    let (parent, name) = parent_of(root, path)?;
+    let (parent, name) = parent_of(root, path, Last::FollowHere)?;
     match symlinkat(to, &parent, name) {
         Ok(()) | Err(Errno::EEXIST) => Ok(()),
         Err(error) => Err(Error::os("make link", path.display(), error)),
     }
 }
 
-fn parent_of<'a>(root: BorrowedFd<'_>, path: &'a Path) -> Result<(OwnedFd, &'a std::ffi::OsStr)> {
+fn parent_of<'a>(
+    root: BorrowedFd<'_>,
+    path: &'a Path,
+    last: Last,
+) -> Result<(OwnedFd, &'a std::ffi::OsStr)> {
     match (path.parent(), path.components().next_back()) {
         (Some(parent), Some(Component::Normal(name))) => {
-            Ok((directory(root, parent, 0o755, Last::Follow)?, name))
+            Ok((directory(root, parent, 0o755, last)?, name))
         }
         _ => Err(Error::os("open", path.display(), Errno::EINVAL)),
     }

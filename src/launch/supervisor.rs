@@ -8,9 +8,11 @@ use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::signal::{SigSet, Signal, raise};
+use nix::sys::signal::{SigEvent, SigSet, SigevNotify, Signal, raise};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
-use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
+use nix::sys::time::TimeSpec;
+use nix::sys::timer::{Expiration, Timer, TimerSetTimeFlags};
+use nix::time::ClockId;
 
 use super::child::{self, Inherited};
 use super::message::{Channel, Message};
@@ -19,14 +21,12 @@ use super::tty::Relay;
 use crate::confine::seccomp;
 use crate::error::{During, Error, Exit, Result};
 use crate::profile::NetworkMode;
-use crate::sandbox::Sandbox;
-use crate::sys::clone::{self, Child, Forked};
+use crate::sandbox::{Keyring, Sandbox};
+use crate::sys::clone::{self, Change, Child, Forked};
 use crate::sys::process;
 
 /// What a launch needs beside the plan.
 pub struct Options {
-    /// Where compiled filters are kept, if anywhere.
-    pub cache: Option<PathBuf>,
     /// The writable layer on disk, where the plan has one.
     pub scratch: Option<PathBuf>,
 }
@@ -34,13 +34,13 @@ pub struct Options {
 /// Runs the plan to its end and returns the exit code: the program's, or 128 plus the signal that
 /// ended it, or 124 when its time was over.
 pub fn launch(sandbox: &Sandbox, options: Options) -> Result<i32> {
-    let filter = match &sandbox.seccomp {
-        Some(policy) => Some(seccomp::program(policy, options.cache.as_deref())?),
-        None => None,
-    };
-    let native = seccomp::Architecture::native();
-    let init_filter =
-        seccomp::program(&seccomp::Policy::for_init(native), options.cache.as_deref())?;
+    let filter = sandbox.seccomp.as_ref().map(seccomp::Filter::program).transpose()?;
+    let init_filter = seccomp::init_program(seccomp::Architecture::native())?;
+    process::default_child_signal();
+    if sandbox.keyring == Keyring::Shared {
+        process::join_session_keyring(Some(c"casemate"))
+            .during("join", "the session keyring of boxes")?;
+    }
     let signals = block_signals()?;
     let (channel, theirs) = Channel::pair()?;
     if clone::thread_count().during("count", "threads")? != 1 {
@@ -82,7 +82,9 @@ pub fn launch(sandbox: &Sandbox, options: Options) -> Result<i32> {
         program: None,
         pending: Vec::new(),
         relay: None,
-        deadline: sandbox.timeout.map(|seconds| Instant::now() + Duration::from_secs(seconds)),
+        deadline: sandbox
+            .timeout
+            .and_then(|seconds| Instant::now().checked_add(Duration::from_secs(seconds))),
         timeout: sandbox.timeout,
         timed_out: false,
         outcome: None,
@@ -146,6 +148,18 @@ fn block_signals() -> Result<SignalFd> {
     set.thread_block().during("block", "signals")?;
     SignalFd::with_flags(&set, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)
         .during("make", "a signal descriptor")
+}
+
+/// A timer that continues this process at a time; gone when dropped.
+fn wake_at(deadline: Instant) -> Result<Timer> {
+    let event = SigevNotify::SigevSignal { signal: Signal::SIGCONT, si_value: 0 };
+    let mut timer =
+        Timer::new(ClockId::CLOCK_MONOTONIC, SigEvent::new(event)).during("make", "a timer")?;
+    let left = deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
+    timer
+        .set(Expiration::OneShot(TimeSpec::from_duration(left)), TimerSetTimeFlags::empty())
+        .during("set", "a timer")?;
+    Ok(timer)
 }
 
 /// How long a box that was asked to end by SIGTERM, at its timeout, has before it is killed.
@@ -315,7 +329,13 @@ impl Supervisor {
         if let Some(relay) = &mut self.relay {
             relay.restore();
         }
+        // Whoever stops does not see the time go by: the kernel wakes us when it is over.
+        let alarm = match self.deadline {
+            Some(deadline) => Some(wake_at(deadline)?),
+            None => None,
+        };
         raise(Signal::SIGSTOP).during("stop", "casemate")?;
+        drop(alarm);
         // Continued: SIGCONT is waiting in the signal descriptor as well, and does no harm twice.
         self.resume()
     }
@@ -361,8 +381,7 @@ impl Supervisor {
     }
 
     fn finish(&mut self) -> Result<Result<i32>> {
-        let status = waitid(Id::PIDFd(self.child.pidfd.as_fd()), WaitPidFlag::WEXITED)
-            .during("wait for", "the box")?;
+        let status = clone::wait_for_end(&self.child.pidfd).during("wait for", "the box")?;
         if self.timed_out {
             let seconds = self.timeout.unwrap_or_default();
             return Ok(Err(Error::new(format!("timeout: the box was ended after {seconds} s"))
@@ -370,8 +389,8 @@ impl Supervisor {
         }
         Ok(match (self.outcome.take(), status) {
             (Some(outcome), _) => outcome,
-            (None, WaitStatus::Signaled(_, signal, _)) => {
-                Err(Error::new(format!("the box was ended by signal {}", signal.as_str()))
+            (None, Change::Killed(signal)) => {
+                Err(Error::new(format!("the box was ended by signal {signal}"))
                     .hint("out of memory, or killed from outside"))
             }
             (None, _) => Err(Error::new("the box ended without a word")),
@@ -380,8 +399,7 @@ impl Supervisor {
 
     fn reap_network(&mut self) -> Result<()> {
         if let Some(process) = self.network.take() {
-            waitid(Id::PIDFd(process.pidfd.as_fd()), WaitPidFlag::WEXITED)
-                .during("wait for", "the network's process")?;
+            clone::wait_for_end(&process.pidfd).during("wait for", "the network's process")?;
         }
         Ok(())
     }
@@ -391,13 +409,15 @@ impl Supervisor {
         self.kill();
         self.reap_network()?;
         // ECHILD says that it was waited for already.
-        match waitid(Id::PIDFd(self.child.pidfd.as_fd()), WaitPidFlag::WEXITED) {
-            Ok(_) | Err(Errno::ECHILD) => {}
-            Err(error) => return Err(Error::os("wait for", "the box", error)),
+        match clone::wait_for_end(&self.child.pidfd) {
+            Err(error) if error.raw_os_error() == Some(libc::ECHILD) => {}
+            done => done.map(drop).during("wait for", "the box")?,
         }
         if let Some(mut relay) = self.relay.take() {
-            relay.drain()?;
+            // A reader that is stuck must not outlast the time, nor a signal to casemate.
+            let drained = relay.drain(self.signals.as_fd(), self.timed_out);
             relay.restore();
+            drained?;
         }
         Ok(())
     }

@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
-use nix::poll::{PollFd, PollFlags};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::termios::{
     SetArg, SpecialCharacterIndices, Termios, cfmakeraw, tcgetattr, tcsetattr,
 };
@@ -21,6 +21,9 @@ const BUFFER: usize = 16384;
 /// The master side of the box's terminal, between the caller's standard input and output.
 pub(super) struct Relay {
     master: OwnedFd,
+    /// The other side, so that the terminal lasts while no process of the box has it open: one may
+    /// open it again. That the box has ended is known otherwise.
+    _slave: OwnedFd,
     /// The caller's terminal as it was, if standard input is one.
     before: Option<Termios>,
     to_box: Pending,
@@ -49,6 +52,17 @@ impl Pending {
         result
     }
 
+    /// One write of what a pipe that polls as writable takes without waiting (pipe(7), PIPE_BUF).
+    fn write_some(&mut self, to: BorrowedFd<'_>) -> Result<()> {
+        let end = self.bytes.len().min(self.done + libc::PIPE_BUF);
+        match write(to, &self.bytes[self.done..end]) {
+            Ok(count) => self.done += count,
+            Err(Errno::EINTR | Errno::EAGAIN) => {}
+            Err(error) => return Err(Error::os("write to", "standard output", error)),
+        }
+        Ok(())
+    }
+
     fn flush(&mut self, to: BorrowedFd<'_>) -> nix::Result<()> {
         while !self.is_empty() {
             match write(to, &self.bytes[self.done..]) {
@@ -66,8 +80,10 @@ impl Relay {
     pub(super) fn start(master: OwnedFd) -> Result<Relay> {
         fcntl(&master, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))
             .during("set up", "the pseudo-terminal")?;
+        let slave = tty::peer(&master).during("open", "the pseudo-terminal")?;
         let mut relay = Relay {
             master,
+            _slave: slave,
             before: tcgetattr(io::stdin()).ok(),
             to_box: Pending::default(),
             to_caller: Pending::default(),
@@ -134,7 +150,7 @@ impl Relay {
     /// Moves what can be moved without waiting.
     pub(super) fn transfer(&mut self, ready: &[bool]) -> Result<()> {
         let mut answers = ready.iter().copied();
-        let [master_ready, input_ready, _] =
+        let [master_ready, input_ready, output_ready] =
             self.wanted().map(|wanted| !wanted.is_empty() && answers.next().unwrap_or(false));
         if input_ready {
             match self.to_box.fill(STDIN.as_fd()) {
@@ -154,7 +170,8 @@ impl Relay {
                 Err(error) => return Err(Error::os("read", "the pseudo-terminal", error)),
             }
         }
-        self.to_caller.flush(STDOUT.as_fd()).during("write to", "standard output")
+        // Only what surely finds room: a reader that is stuck must not stop the supervisor.
+        if output_ready { self.to_caller.write_some(STDOUT.as_fd()) } else { Ok(()) }
     }
 
     /// The end of a piped input is the end-of-file character to a program at a terminal.
@@ -165,14 +182,21 @@ impl Relay {
         self.to_box = Pending { bytes: vec![end], done: 0 };
     }
 
-    /// Passes on what the program wrote last.
-    pub(super) fn drain(&mut self) -> Result<()> {
+    /// Passes on what the program wrote last, for as long as somebody reads it; `hurry` gives a
+    /// reader one second, and a signal to casemate ends the waiting.
+    pub(super) fn drain(&mut self, signals: BorrowedFd<'_>, hurry: bool) -> Result<()> {
+        let patience = if hurry { PollTimeout::from(1000u16) } else { PollTimeout::NONE };
         loop {
             while !self.to_caller.is_empty() {
-                let mut fds = [PollFd::new(STDOUT.as_fd(), PollFlags::POLLOUT)];
-                nix::poll::poll(&mut fds, nix::poll::PollTimeout::NONE)
-                    .during("wait for", "standard output")?;
-                if self.to_caller.flush(STDOUT.as_fd()).is_err() {
+                let mut fds = [
+                    PollFd::new(STDOUT.as_fd(), PollFlags::POLLOUT),
+                    PollFd::new(signals, PollFlags::POLLIN),
+                ];
+                poll(&mut fds, patience).during("wait for", "standard output")?;
+                let is_ready =
+                    |fd: &PollFd<'_>| fd.revents().is_some_and(|events| !events.is_empty());
+                // A reader that went away needs nothing more.
+                if !is_ready(&fds[0]) || self.to_caller.write_some(STDOUT.as_fd()).is_err() {
                     return Ok(());
                 }
             }

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::{Mount, Root, Sandbox, What};
+use super::{Keyring, Mount, Root, Sandbox, What};
 use crate::profile::{NetworkMode, ResourceLimit};
 use crate::text::plain;
 use crate::ui::escape;
@@ -134,14 +134,21 @@ fn confinement(page: &mut Page, sandbox: &Sandbox) {
     match &sandbox.seccomp {
         None => page.line("seccomp", "off"),
         Some(policy) => {
-            for (index, line) in policy.describe().iter().enumerate() {
+            for (index, line) in policy.policy().describe().iter().enumerate() {
                 page.line(if index == 0 { "seccomp" } else { "" }, line);
             }
         }
     }
     let nesting = if sandbox.nesting { "allowed" } else { "refused, by the kernel's own limit" };
     page.line("namespaces", nesting);
-    page.line("keyring", if sandbox.keyring { "its own" } else { "not its own" });
+    page.line(
+        "keyring",
+        match sandbox.keyring {
+            Keyring::Shared => "an empty one, out of reach",
+            Keyring::Private => "its own",
+            Keyring::Callers => "the caller's",
+        },
+    );
     for rlimit in &sandbox.rlimits {
         page.line("limit", &format!("{} {}", rlimit.name.0, limit(rlimit.limit)));
     }

@@ -10,11 +10,11 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
-pub use resolve::{ImageInput, Inputs, resolve};
+pub use resolve::{ImageInput, Inputs, Own, resolve};
 
 use crate::confine::landlock::Rules;
 use crate::confine::rlimits::Rlimit;
-use crate::confine::seccomp::Policy;
+use crate::confine::seccomp::Filter;
 use crate::host::Source;
 use crate::identity::Identity;
 use crate::profile::{Capability, Control, NetworkMode, Size};
@@ -50,11 +50,11 @@ pub struct Sandbox {
     /// Whether it may make user namespaces of its own.
     pub nesting: bool,
     /// Which system calls it has; `None` where the profile says `base = "none"`.
-    pub seccomp: Option<Policy>,
+    pub seccomp: Option<Filter>,
     /// Which files Landlock lets it use; `None` where that was given up.
     pub landlock: Option<Rules>,
-    /// Whether it gets a session keyring of its own.
-    pub keyring: bool,
+    /// Which session keyring it has.
+    pub keyring: Keyring,
     /// What was asked for and is not enforced on this machine, because the profile allows that.
     pub degraded: Vec<Degraded>,
     /// What the user should know and may want to change.
@@ -186,6 +186,19 @@ pub enum What {
     Devices,
     /// The process information of its own PID namespace, with the host's parts masked.
     Proc,
+}
+
+/// The session keyring of a box; never the caller's, whose keys a program could read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Keyring {
+    /// An empty one that all boxes share whose filter refuses every call that could use it: the
+    /// kernel allows a user 200 keyrings (keyrings(7), maxkeys).
+    Shared,
+    /// Its own.
+    Private,
+    /// The caller's, because the profile allows that.
+    Callers,
 }
 
 /// A control that is not enforced, with the profile's consent.

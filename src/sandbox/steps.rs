@@ -1,7 +1,7 @@
 //! The plan as an ordered list: what the first process of the box does, and nothing besides. The
 //! order is the kernel's and is argued for in each line; a test holds it.
 
-use super::{Mount, Root, Sandbox};
+use super::{Keyring, Mount, Root, Sandbox};
 use crate::profile::{NetworkMode, Size};
 
 /// One step of making the box.
@@ -9,7 +9,8 @@ use crate::profile::{NetworkMode, Size};
 pub enum Step<'a> {
     /// Write the id maps: before any file is made, which would have no owner otherwise.
     IdMaps,
-    /// A session keyring of its own: keyctl is refused once the filter is loaded.
+    /// A session keyring of its own. (The shared one was joined before the clone: keyrings are
+    /// found by name within a user namespace.)
     Keyring,
     /// End the propagation of mounts. A mount namespace of another user namespace is a slave of
     /// its parent, not private (mount_namespaces(7)).
@@ -43,7 +44,7 @@ pub enum Step<'a> {
 /// The steps of a plan, in order.
 pub fn steps(sandbox: &Sandbox) -> Vec<Step<'_>> {
     let mut steps = vec![Step::IdMaps];
-    if sandbox.keyring {
+    if sandbox.keyring == Keyring::Private {
         steps.push(Step::Keyring);
     }
     steps.push(Step::PrivatePropagation);

@@ -138,3 +138,57 @@ pub fn send_signal_to_group(pidfd: impl AsFd, signal: i32) -> io::Result<()> {
         done => done,
     }
 }
+
+/// How a child changed its state.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Change {
+    /// It exited with this code.
+    Exited(i32),
+    /// This signal ended it; any of 1 to 64, real-time signals among them.
+    Killed(i32),
+    /// A signal stopped it.
+    Stopped,
+}
+
+/// Waits for the end of the pidfd's process, a child, and fetches its status (waitid(2), `P_PIDFD`,
+/// Linux 5.4).
+pub fn wait_for_end(pidfd: impl AsFd) -> io::Result<Change> {
+    loop {
+        // SAFETY: siginfo_t is a plain structure for which all zeroes is a valid value.
+        let mut info: libc::siginfo_t = unsafe { std::mem::zeroed() };
+        let id = pidfd.as_fd().as_raw_fd().cast_unsigned();
+        // SAFETY: `info` is live.
+        let result = unsafe { libc::waitid(libc::P_PIDFD, id, &raw mut info, libc::WEXITED) };
+        match check(result) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Err(error) => return Err(error),
+            Ok(()) => {}
+        }
+        // SAFETY: waitid(2) has filled in the fields of a child's change of state.
+        let status = unsafe { info.si_status() };
+        return Ok(match info.si_code {
+            libc::CLD_EXITED => Change::Exited(status),
+            _ => Change::Killed(status),
+        });
+    }
+}
+
+/// Fetches the status of any child that has ended or stopped, without waiting; `None` when there is
+/// none such now.
+pub fn reap() -> io::Result<Option<(Pid, Change)>> {
+    let mut status: libc::c_int = 0;
+    // SAFETY: `status` is live.
+    let pid = unsafe { libc::waitpid(-1, &raw mut status, libc::WNOHANG | libc::WUNTRACED) };
+    check(pid)?;
+    if pid == 0 {
+        return Ok(None);
+    }
+    let change = if libc::WIFEXITED(status) {
+        Change::Exited(libc::WEXITSTATUS(status))
+    } else if libc::WIFSTOPPED(status) {
+        Change::Stopped
+    } else {
+        Change::Killed(libc::WTERMSIG(status))
+    };
+    Ok(Some((Pid::from_raw(pid), change)))
+}

@@ -16,6 +16,8 @@ pub enum Resolve {
     /// `RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS`: the descriptor is the root, symbolic links stay
     /// inside it. For trees that a program or an image has made.
     InRoot,
+    /// As `InRoot`, and `RESOLVE_NO_XDEV`: not into another mount either.
+    InRootMount,
     /// `RESOLVE_NO_SYMLINKS`: an absolute path whose every component is what it says.
     NoSymlinks,
     /// `RESOLVE_NO_MAGICLINKS`: an ordinary lookup with the user's own rights.
@@ -27,6 +29,7 @@ impl Resolve {
         match self {
             Resolve::BeneathNoSymlinks => libc::RESOLVE_BENEATH | libc::RESOLVE_NO_SYMLINKS,
             Resolve::InRoot => libc::RESOLVE_IN_ROOT | libc::RESOLVE_NO_MAGICLINKS,
+            Resolve::InRootMount => Resolve::InRoot.bits() | libc::RESOLVE_NO_XDEV,
             Resolve::NoSymlinks => libc::RESOLVE_NO_SYMLINKS,
             Resolve::Ordinary => libc::RESOLVE_NO_MAGICLINKS,
         }
@@ -235,4 +238,10 @@ pub fn descriptor_link(fd: impl AsFd) -> io::Result<Vec<u8>> {
 /// Takes ownership of a descriptor that a received message has just installed in this process.
 pub fn adopt(raw: i32) -> OwnedFd {
     own(raw)
+}
+
+/// Whether a descriptor was opened with `O_PATH`.
+pub fn is_path_only(fd: impl AsFd) -> io::Result<bool> {
+    let flags = nix::fcntl::fcntl(fd.as_fd(), nix::fcntl::FcntlArg::F_GETFL)?;
+    Ok(flags & libc::O_PATH != 0)
 }

@@ -120,18 +120,14 @@ pub fn set_name(name: &CStr) -> io::Result<()> {
     check(unsafe { libc::prctl(libc::PR_SET_NAME, name.as_ptr(), 0u64, 0u64, 0u64) })
 }
 
-/// Joins a new anonymous session keyring (keyctl(2), `KEYCTL_JOIN_SESSION_KEYRING`), so that keys
-/// in the caller's are out of reach. A kernel without keyrings (`ENOSYS`) has none to hide.
-pub fn new_session_keyring() -> io::Result<()> {
+/// Joins a session keyring (keyctl(2), `KEYCTL_JOIN_SESSION_KEYRING`), so that keys in the caller's
+/// are out of reach: the one of this name, or a new one without a name. A kernel without keyrings
+/// (`ENOSYS`) has none to hide.
+pub fn join_session_keyring(name: Option<&CStr>) -> io::Result<()> {
     const KEYCTL_JOIN_SESSION_KEYRING: i32 = 1;
-    // SAFETY: a null name asks for an anonymous keyring.
-    let result = unsafe {
-        libc::syscall(
-            libc::SYS_keyctl,
-            KEYCTL_JOIN_SESSION_KEYRING,
-            std::ptr::null::<libc::c_char>(),
-        )
-    };
+    let name = name.map_or(std::ptr::null(), CStr::as_ptr);
+    // SAFETY: the name is a live C string, or null, which asks for a keyring without a name.
+    let result = unsafe { libc::syscall(libc::SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, name) };
     match check(result) {
         Err(error) if error.raw_os_error() == Some(libc::ENOSYS) => Ok(()),
         done => done,
@@ -188,6 +184,13 @@ pub fn loopback_up() -> io::Result<()> {
     request.ifr_ifru.ifru_flags = (libc::IFF_UP | libc::IFF_RUNNING) as i16;
     // SAFETY: SIOCSIFFLAGS reads an ifreq, which is live.
     check(unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS, &raw const request) })
+}
+
+/// Puts SIGCHLD back to its default: ignored, as a caller may have left it, children are reaped by
+/// nobody's asking, and their exit codes lost (wait(2), NOTES).
+pub fn default_child_signal() {
+    // SAFETY: SIG_DFL installs no handler.
+    unsafe { libc::signal(libc::SIGCHLD, libc::SIG_DFL) };
 }
 
 /// Puts every signal's disposition back to the default, and the mask to empty: both survive

@@ -4,6 +4,7 @@
 // clippy.toml allows it in test functions only, not in what they share.
 #![allow(clippy::unwrap_used)]
 
+mod compiled;
 mod equivalence;
 mod golden;
 mod interpreter;

@@ -2,7 +2,8 @@
 //!
 //! [`Policy`] is plain data: an action for each call by name, a default for the rest. It prints,
 //! compares and serialises; nothing in it depends on the machine. [`Policy::compile`] turns it into
-//! a classic BPF program for seccomp(2), and [`program`] does the same through a cache on disk.
+//! a classic BPF program for seccomp(2); for the default policy that was done when casemate was
+//! built ([`Filter`]).
 //!
 //! libseccomp supplies the numbers of the names and nothing else. Its generator cannot say "allow,
 //! unless the masked argument is one of these" under a default other than allow (a rule on a value
@@ -11,10 +12,10 @@
 
 mod arch;
 mod assemble;
-mod cache;
 mod compile;
 mod defaults;
 mod describe;
+mod filter;
 mod init;
 mod names;
 mod policy;
@@ -22,7 +23,7 @@ mod tables;
 mod verify;
 
 pub use arch::Architecture;
-pub use cache::program;
+pub use filter::{Filter, default_program, encode, init_program};
 pub use names::resolve;
 pub use policy::{Action, Clause, Condition, Name, Operator, Policy, Rule};
 pub use tables::reason;

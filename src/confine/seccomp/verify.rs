@@ -1,4 +1,4 @@
-//! The shape that every program has, whether compiled now or read from the cache.
+//! The shape that every program has, whether compiled now or when casemate was built.
 
 use crate::sys::seccomp::Instruction;
 
@@ -27,7 +27,7 @@ const DATA: u32 = 64;
 
 /// Whether a program uses only the instructions of this compiler, stays inside `seccomp_data`,
 /// jumps only forward and inside itself, and ends by returning. The kernel checks the same
-/// (`seccomp_check_filter`, `bpf_check_classic`); here it keeps a damaged cache from stopping a run.
+/// (`seccomp_check_filter`, `bpf_check_classic`); here it is what the tests hold every program to.
 pub fn verify(program: &[Instruction]) -> bool {
     let ends = program.last().is_some_and(|last| last.code == RETURN);
     ends && program.len() <= MAX_INSTRUCTIONS

@@ -4,9 +4,9 @@
 use std::path::{Component, Path, PathBuf};
 
 use super::super::{Mount, What};
-use super::Inputs;
-use crate::error::{During, Error, Result};
-use crate::host::{Host, Source, World};
+use super::{Inputs, protect};
+use crate::error::{Error, Result};
+use crate::host::{Host, World};
 use crate::profile::Grant;
 
 pub(super) fn grants(inputs: &Inputs<'_>, world: &mut dyn World) -> Result<Vec<Mount>> {
@@ -21,11 +21,16 @@ pub(super) fn grants(inputs: &Inputs<'_>, world: &mut dyn World) -> Result<Vec<M
         granted.extend(bind(grant, write, host, world)?);
     }
     // What protects comes first, so that nothing that was said is widened by it.
-    let mut mounts = protection(&granted, own, world)?;
+    let mut mounts = protect::protection(&granted, own, world)?;
     mounts.extend(granted);
     for grant in &profile.files.tmpfs {
+        let target = cleaned(&grant.at, "tmpfs")?;
+        // Shared memory of another size is what people ask for.
+        if target != Path::new("/dev/shm") {
+            free(&target, "tmpfs")?;
+        }
         mounts.push(Mount {
-            target: cleaned(&grant.at, "tmpfs")?,
+            target,
             what: What::Tmpfs {
                 size: grant.size,
                 mode: grant.mode.unwrap_or(0o1777),
@@ -65,48 +70,12 @@ fn bind(grant: &Grant, write: bool, host: &Host, world: &mut dyn World) -> Resul
         Some(at) => cleaned(at, &grant.origin.to_string())?,
         None => cleaned(&path, &grant.origin.to_string())?,
     };
-    if target == Path::new("/") {
-        return Err(Error::new(format!("{}: a grant cannot replace the root /", grant.origin))
-            .hint("name a directory below it, such as /mnt"));
-    }
+    free(&target, &grant.origin.to_string())?;
     Ok(Some(Mount {
         target,
         what: What::Bind { source, write, exec: grant.exec },
         origin: grant.origin.to_string(),
     }))
-}
-
-/// Keeps casemate's own directories read-only where a writable grant holds them. Each directory on
-/// the way becomes a mount of its own, since a mount point cannot be renamed away.
-fn protection(granted: &[Mount], own: &[Source], world: &mut dyn World) -> Result<Vec<Mount>> {
-    let mut mounts = Vec::new();
-    for mount in granted {
-        let What::Bind { source, write: true, exec } = &mount.what else { continue };
-        for own in own {
-            if source.path.starts_with(&own.path) {
-                return Err(Error::new(format!(
-                    "{}: {} is casemate's own, which no program may change",
-                    mount.origin,
-                    source.path.display()
-                ))
-                .hint("grant it read-only, or another directory"));
-            }
-            let Ok(below) = own.path.strip_prefix(&source.path) else { continue };
-            let (mut path, mut target) = (source.path.clone(), mount.target.clone());
-            for part in below.components() {
-                path.push(part);
-                target.push(part);
-                let write = path != own.path;
-                let source = world.open(&path).at("open", &path)?;
-                mounts.push(Mount {
-                    target: target.clone(),
-                    what: What::Bind { source, write, exec: *exec },
-                    origin: "casemate's own files".to_owned(),
-                });
-            }
-        }
-    }
-    Ok(mounts)
 }
 
 /// A grant's path as an absolute one of the host.
@@ -152,6 +121,31 @@ fn cleaned(path: &Path, origin: &str) -> Result<PathBuf> {
         }
     }
     Ok(clean)
+}
+
+/// Refuses places that are the box's own: what is there is what confines the program.
+fn free(target: &Path, origin: &str) -> Result<()> {
+    if target == Path::new("/") {
+        return Err(Error::new(format!("{origin}: a grant cannot replace the root /"))
+            .hint("name a directory below it, such as /mnt"));
+    }
+    if target.starts_with("/proc") || target.starts_with("/dev") {
+        return Err(Error::new(format!(
+            "{origin}: {} is the box's own and cannot be replaced",
+            target.display()
+        )));
+    }
+    Ok(())
+}
+
+/// Whether something of a box's own would be made inside a grant.
+pub(super) fn lies_below(own: &Mount, grant: &Mount) -> bool {
+    let is_tree = match &grant.what {
+        What::Bind { source, .. } => source.identity.is_dir(),
+        What::Tmpfs { .. } => true,
+        _ => false,
+    };
+    is_tree && own.target != grant.target && own.target.starts_with(&grant.target)
 }
 
 /// Parents before what is below them, and of several things at one place only the last one said;

@@ -4,20 +4,23 @@
 mod environment;
 mod files;
 mod notes;
+mod protect;
 mod root;
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
-use super::{Degraded, Mount, Program, Root, Sandbox, What};
+use super::{Degraded, Keyring, Mount, Program, Root, Sandbox, What};
 use crate::confine::landlock::{self, Access, Rules};
 use crate::confine::rlimits::Rlimit;
-use crate::confine::seccomp::{Architecture, Policy};
+use crate::confine::seccomp::{Architecture, Filter, Policy};
 use crate::error::{Error, Result};
 use crate::host::{Host, Source, World};
 use crate::identity::{self, Asked, Identity, Names};
 use crate::image;
 use crate::profile::{Control, NetworkMode, Profile, SeccompBase, Size, Terminal};
+
+pub use protect::Own;
 
 /// What a plan is made from.
 pub struct Inputs<'a> {
@@ -37,7 +40,7 @@ pub struct Inputs<'a> {
     pub names: Names,
     /// casemate's own directories, which no program may change: a layer or a compiled filter put
     /// there would be the next box's.
-    pub own: Vec<Source>,
+    pub own: Vec<Own>,
 }
 
 /// An image as far as a plan needs it.
@@ -70,10 +73,13 @@ pub fn resolve(inputs: &Inputs<'_>, world: &mut dyn World) -> Result<Sandbox> {
     let network = profile.network.mode.unwrap_or(NetworkMode::None);
     let mut degraded = Vec::new();
 
-    let root = root::choose(profile, host, image.as_ref());
+    let root = root::choose(profile, host, image.as_ref())?;
     let memory = profile.root.scratch_size.unwrap_or(Size::Percent(50));
     let mut mounts = root::base(&root, &identity, &inputs.names, &hostname, network, world)?;
-    mounts.extend(files::grants(inputs, world)?);
+    let granted = files::grants(inputs, world)?;
+    // What was granted at /etc, say, is the user's: nothing of a box's own is made in it.
+    mounts.retain(|mount| !granted.iter().any(|grant| files::lies_below(mount, grant)));
+    mounts.extend(granted);
     let mut mounts = files::in_order(mounts);
 
     let program = program(inputs, &identity, &mounts, &hostname, world)?;
@@ -93,10 +99,17 @@ pub fn resolve(inputs: &Inputs<'_>, world: &mut dyn World) -> Result<Sandbox> {
         .collect::<Vec<_>>();
     let nesting = profile.seccomp.nesting.unwrap_or(false);
     let landlock = landlock_rules(profile, host, &root, &mounts, network, &mut degraded)?;
-    if !host.keyring {
+    let filter = seccomp(profile)?;
+    let no_keys = |filter: &Filter| filter.refuses(&["keyctl", "add_key", "request_key"]);
+    let keyring = if !host.keyring {
         let reason = "keyctl is refused here, by a filter that casemate was started under";
         give_up(profile, Control::Keyring, reason, &mut degraded)?;
-    }
+        Keyring::Callers
+    } else if filter.as_ref().is_some_and(no_keys) {
+        Keyring::Shared
+    } else {
+        Keyring::Private
+    };
     let mut capabilities = profile.capabilities.keep.clone();
     capabilities.sort();
     capabilities.dedup();
@@ -116,9 +129,9 @@ pub fn resolve(inputs: &Inputs<'_>, world: &mut dyn World) -> Result<Sandbox> {
         timeout: profile.limits.timeout.map(|timeout| timeout.0).filter(|seconds| *seconds > 0),
         capabilities,
         nesting,
-        seccomp: seccomp(profile)?,
+        seccomp: filter,
         landlock,
-        keyring: host.keyring,
+        keyring,
         degraded,
         notes,
     })
@@ -150,7 +163,7 @@ fn landlock_rules(
     degraded: &mut Vec<Degraded>,
 ) -> Result<Option<Rules>> {
     let abi = host.landlock_abi;
-    if abi == 0 {
+    if abi == 0 && profile.seccomp.nesting != Some(true) {
         let reason = "this kernel has no Landlock, or it is switched off (lsm= at boot)";
         give_up(profile, Control::Landlock, reason, degraded)?;
     }
@@ -162,7 +175,8 @@ fn landlock_rules(
             "with the host's network, only Landlock of Linux 6.12 hides its abstract sockets";
         give_up(profile, Control::AbstractSockets, reason, degraded)?;
     }
-    if abi == 0 {
+    // A landlocked process may not mount (landlock(7)), which a sandbox in the box must.
+    if abi == 0 || profile.seccomp.nesting == Some(true) {
         return Ok(None);
     }
     let mut rules = Rules { abi, scoped, paths: Vec::new() };
@@ -183,7 +197,7 @@ fn landlock_rules(
     Ok(Some(rules))
 }
 
-fn seccomp(profile: &Profile) -> Result<Option<Policy>> {
+fn seccomp(profile: &Profile) -> Result<Option<Filter>> {
     let wanted = &profile.seccomp;
     if wanted.base == Some(SeccompBase::None) {
         if let Some(call) = wanted.allow.first().or(wanted.deny.first()) {
@@ -193,6 +207,12 @@ fn seccomp(profile: &Profile) -> Result<Option<Policy>> {
             )));
         }
         return Ok(None);
+    }
+    let changed = [wanted.nesting, wanted.debug].contains(&Some(true))
+        || !wanted.allow.is_empty()
+        || !wanted.deny.is_empty();
+    if !changed {
+        return Ok(Some(Filter::Default));
     }
     let mut policy = Policy::default_for(Architecture::native());
     if wanted.nesting == Some(true) {
@@ -208,7 +228,7 @@ fn seccomp(profile: &Profile) -> Result<Option<Policy>> {
         let denied = policy.deny(&call.name, nix::errno::Errno::EPERM);
         denied.map_err(|error| error.within(&call.origin))?;
     }
-    Ok(Some(policy))
+    Ok(Some(Filter::Changed(Box::new(policy))))
 }
 
 fn program(

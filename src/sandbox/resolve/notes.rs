@@ -39,7 +39,7 @@ pub(super) fn collect(
     }
     if nesting {
         notes.push(
-            "seccomp nesting: the program may make namespaces and mounts of its own, which opens more of the kernel to it"
+            "seccomp nesting: the program may make namespaces and mounts of its own, which opens more of the kernel to it; Landlock is off, since it allows no mount"
                 .to_owned(),
         );
     }

@@ -14,12 +14,18 @@ use crate::rootfs::{self, host as system};
 /// /etc/resolv.conf and the like are small; more is not one.
 const SMALL: u64 = 1 << 20;
 
-pub(super) fn choose(profile: &Profile, host: &Host, image: Option<&ImageInput>) -> Root {
-    let Some(image) = image else { return Root::Host };
+pub(super) fn choose(profile: &Profile, host: &Host, image: Option<&ImageInput>) -> Result<Root> {
+    let Some(image) = image else { return Ok(Root::Host) };
     let asked = profile.root.scratch.unwrap_or(Scratch::Auto);
     let (scratch, why) = rootfs::scratch(asked, host.tmpfs_xattrs);
     let on_disk = scratch == rootfs::Scratch::Disk;
-    Root::Image {
+    if on_disk && profile.root.scratch_size.is_some() {
+        return Err(Error::new(format!(
+            "root.scratch-size: cannot be enforced where writes go to disk ({why})"
+        ))
+        .hint("leave it out, or say scratch = \"memory\""));
+    }
+    Ok(Root::Image {
         name: image.name.clone(),
         digest: image.digest.clone(),
         store: image.store.clone(),
@@ -28,7 +34,7 @@ pub(super) fn choose(profile: &Profile, host: &Host, image: Option<&ImageInput>)
         scratch_dir: on_disk.then(|| image.scratch_dir.clone()),
         why: why.to_owned(),
         read_only: profile.root.read_only.unwrap_or(false),
-    }
+    })
 }
 
 /// The mounts that are there without being asked for.
