@@ -97,7 +97,7 @@ impl Relay {
 
     /// Gives every key to the box: its own terminal makes lines and signals of them.
     pub(super) fn take_over(&mut self) -> Result<()> {
-        if let Some(before) = &self.before {
+        if let Some(before) = self.before.as_ref().filter(|_| is_in_foreground()) {
             let mut raw = before.clone();
             cfmakeraw(&mut raw);
             tcsetattr(io::stdin(), SetArg::TCSADRAIN, &raw).during("set up", "the terminal")?;
@@ -108,7 +108,7 @@ impl Relay {
 
     /// The caller's terminal as it was.
     pub(super) fn restore(&mut self) {
-        if let Some(before) = &self.before {
+        if let Some(before) = self.before.as_ref().filter(|_| is_in_foreground()) {
             // A terminal that has gone away needs no settings.
             let _hung_up = tcsetattr(io::stdin(), SetArg::TCSADRAIN, before);
         }
@@ -206,6 +206,12 @@ impl Relay {
             }
         }
     }
+}
+
+/// Whether the caller's terminal is ours to set: in the background it would stop us (SIGTTOU), and
+/// the settings are those of whoever is in the foreground.
+fn is_in_foreground() -> bool {
+    nix::unistd::tcgetpgrp(io::stdin()).is_ok_and(|group| group == nix::unistd::getpgrp())
 }
 
 /// Standard input, as something that can be borrowed for as long as a poll takes.

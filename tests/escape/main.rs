@@ -13,6 +13,7 @@ mod archives;
 mod arguments;
 mod credentials;
 mod descriptors;
+mod grants;
 mod ipc;
 mod kernel;
 mod mounts;

@@ -12,6 +12,7 @@ mod identity;
 mod images;
 mod limits;
 mod network;
+mod odd;
 mod signals;
 mod streams;
 mod terminal;
