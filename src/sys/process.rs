@@ -125,13 +125,27 @@ pub fn set_name(name: &CStr) -> io::Result<()> {
 /// (`ENOSYS`) has none to hide.
 pub fn join_session_keyring(name: Option<&CStr>) -> io::Result<()> {
     const KEYCTL_JOIN_SESSION_KEYRING: i32 = 1;
-    let name = name.map_or(std::ptr::null(), CStr::as_ptr);
+    let pointer = name.map_or(std::ptr::null(), CStr::as_ptr);
     // SAFETY: the name is a live C string, or null, which asks for a keyring without a name.
-    let result = unsafe { libc::syscall(libc::SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, name) };
+    let result = unsafe { libc::syscall(libc::SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, pointer) };
     match check(result) {
         Err(error) if error.raw_os_error() == Some(libc::ENOSYS) => Ok(()),
+        Ok(()) if name.is_some() => let_the_user_search_the_session_keyring(),
         done => done,
     }
+}
+
+/// A keyring is found by its name only by those who may search it, which a new one grants to its
+/// possessors alone.
+fn let_the_user_search_the_session_keyring() -> io::Result<()> {
+    const KEYCTL_SETPERM: i32 = 5;
+    const KEY_SPEC_SESSION_KEYRING: i32 = -3;
+    /// `KEY_POS_ALL | KEY_USR_VIEW | KEY_USR_READ | KEY_USR_SEARCH | KEY_USR_LINK`
+    const PERMISSIONS: u32 = 0x3f1b_0000;
+    // SAFETY: a plain system call on integers.
+    check(unsafe {
+        libc::syscall(libc::SYS_keyctl, KEYCTL_SETPERM, KEY_SPEC_SESSION_KEYRING, PERMISSIONS)
+    })
 }
 
 /// Whether keyctl(2) answers, or there are no keyrings at all. A container's own seccomp filter

@@ -18,3 +18,11 @@ fn a_limit_that_was_asked_for_holds() {
 fn a_limit_that_does_not_exist_is_refused() {
     casemate(["run", "--ulimit", "nonsense=1", "--", "true"]).output().refuses(125, &["nonsense"]);
 }
+
+/// A user may have 200 keyrings (/proc/sys/kernel/keys/maxkeys), and more boxes than that.
+#[test]
+fn boxes_share_one_session_keyring() {
+    let script = "for i in 1 2 3; do \"$casemate\" run -- sleep 2 & done; sleep 1; \
+                  grep -c ' casemate: ' /proc/keys; wait";
+    assert_eq!(crate::common::Run::bash(script).text(), "1");
+}
