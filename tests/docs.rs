@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use casemate::cli::Cli;
 use casemate::error::Exit;
-use casemate::host::doctor::Step;
+use casemate::host::Step;
 use casemate::profile::parse;
 use clap::CommandFactory;
 

@@ -3,7 +3,7 @@
 
 use serde::Serialize;
 
-use super::doctor::Step;
+use super::step::Step;
 
 /// What the system says of itself. Read only after something failed.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

@@ -3,8 +3,10 @@
 mod diagnosis;
 pub mod doctor;
 mod facts;
+mod step;
 mod world;
 
 pub use diagnosis::{Clues, Diagnosis, diagnose};
 pub use facts::{Directories, Host};
+pub use step::Step;
 pub use world::{Live, Source, World};

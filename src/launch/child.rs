@@ -2,12 +2,13 @@
 //! program, and stays as the box's PID 1 (`init`). Every step uses calls that a later one takes
 //! away; the order is that of `sandbox::steps`.
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::Path;
+use std::os::fd::{AsFd, OwnedFd};
 
 use nix::fcntl::{OFlag, openat};
-use nix::sys::stat::{Mode, mkdirat, umask};
+use nix::sys::stat::{Mode, umask};
 
+use super::handover::Inherited;
+use super::maker::{Maker, attach_clone, out_of_order, tmpfs};
 use super::message::{Channel, Message};
 use super::place::{self, Last};
 use super::{devices, init, network, payload, proc, root, verify};
@@ -16,22 +17,8 @@ use crate::error::{During, Error, Result};
 use crate::sandbox::steps::{Step, steps};
 use crate::sandbox::{Mount, Root, Sandbox, What};
 use crate::sys::fs::{self, Resolve};
-use crate::sys::mount::{self, Attributes, Context};
+use crate::sys::mount::{self, Attributes};
 use crate::sys::{clone, process, tty};
-
-/// What crosses the clone beside the plan: the compiled filters and the descriptors.
-pub(super) struct Inherited {
-    /// The program's filter.
-    pub(super) filter: Option<Vec<crate::sys::seccomp::Instruction>>,
-    /// The filter of PID 1.
-    pub(super) init_filter: Vec<crate::sys::seccomp::Instruction>,
-    /// The way to the supervisor.
-    pub(super) channel: Channel,
-    /// Where the network namespace comes from, unless the box has the host's.
-    pub(super) network: Option<Channel>,
-    /// The writable layer on disk, where the plan has one: its `upper` and `work`.
-    pub(super) scratch: Option<std::path::PathBuf>,
-}
 
 /// Runs as the box's first process. Never returns.
 pub(super) fn run(sandbox: &Sandbox, inherited: Inherited) -> ! {
@@ -78,51 +65,7 @@ fn die_with_the_supervisor(channel: &Channel) -> Result<()> {
     Ok(())
 }
 
-/// A directory in the box's memory: its name there, and itself.
-pub(super) struct Place {
-    name: String,
-    /// The directory, whatever is mounted on it later.
-    pub(super) fd: OwnedFd,
-}
-
-/// What has been made so far.
-pub(super) struct Maker<'a> {
-    /// The host's files that are to be mounted, found before anything covers them; last first.
-    sources: Vec<OwnedFd>,
-    /// The directory of the layers, likewise.
-    pub(super) layers: Option<OwnedFd>,
-    /// The directory for a writable layer on disk, likewise.
-    pub(super) writable: Option<OwnedFd>,
-    /// The box's own memory.
-    pub(super) memory: Option<OwnedFd>,
-    /// The files that are in the writable layer already, since before it was mounted.
-    pub(super) early: Vec<&'a Path>,
-    /// The new root.
-    pub(super) root: Option<OwnedFd>,
-    /// How many private directories there are in the memory, which are named by number.
-    count: u32,
-    /// Where a writable layer on disk is.
-    scratch: Option<&'a Path>,
-    /// Where the network namespace comes from.
-    network: Option<&'a Channel>,
-}
-
 impl<'a> Maker<'a> {
-    /// Nothing made yet.
-    pub(super) fn new(scratch: Option<&'a Path>, network: Option<&'a Channel>) -> Maker<'a> {
-        Maker {
-            sources: Vec::new(),
-            layers: None,
-            writable: None,
-            memory: None,
-            early: Vec::new(),
-            root: None,
-            count: 0,
-            scratch,
-            network,
-        }
-    }
-
     fn perform(&mut self, sandbox: &'a Sandbox, step: Step<'_>) -> Result<()> {
         match step {
             Step::IdMaps => write_id_maps(sandbox),
@@ -153,53 +96,6 @@ impl<'a> Maker<'a> {
             },
             Step::Hostname(name) => nix::unistd::sethostname(name).during("set host name", name),
         }
-    }
-
-    pub(super) fn root(&self) -> Result<BorrowedFd<'_>> {
-        self.root.as_ref().map(AsFd::as_fd).ok_or_else(|| out_of_order("the root"))
-    }
-
-    pub(super) fn memory(&self) -> Result<BorrowedFd<'_>> {
-        self.memory.as_ref().map(AsFd::as_fd).ok_or_else(|| out_of_order("the memory"))
-    }
-
-    pub(super) fn make_memory(&mut self, size: &str) -> Result<()> {
-        let memory = tmpfs(size, 0o755, Attributes::SAFE)?;
-        // An upper layer, and a tree to be cloned, must be in a mount that is attached in this
-        // namespace. Where does not matter: all that is needed of the host is open by now, save
-        // what is in /dev and /proc. Not on /, or the old root would take two umounts to leave,
-        // each of which waits for an RCU grace period.
-        let place = ["/tmp", "/var", "/usr"].iter().find_map(|path| {
-            let flags = libc::O_PATH | libc::O_DIRECTORY;
-            fs::openat2(fs::cwd(), path, flags, 0, Resolve::Ordinary).ok()
-        });
-        let place = place.ok_or_else(|| {
-            Error::new("attach the box's memory: this system has neither /tmp nor /var nor /usr")
-        })?;
-        mount::attach(&memory, &place).at("attach the box's memory on", "/tmp")?;
-        self.memory = Some(memory);
-        Ok(())
-    }
-
-    /// A new directory in the box's memory.
-    pub(super) fn new_directory(&mut self, mode: u32) -> Result<Place> {
-        self.count += 1;
-        let name = format!("d{}", self.count);
-        mkdirat(self.memory()?, name.as_str(), Mode::from_bits_truncate(mode))
-            .during("make a directory in", "the box's memory")?;
-        let fd = self.open_in_memory(&name)?;
-        Ok(Place { name, fd })
-    }
-
-    /// What is mounted on such a directory by now.
-    pub(super) fn reopen(&self, place: &Place) -> Result<OwnedFd> {
-        self.open_in_memory(&place.name)
-    }
-
-    fn open_in_memory(&self, name: &str) -> Result<OwnedFd> {
-        let flags = libc::O_PATH | libc::O_DIRECTORY;
-        fs::openat2(self.memory()?, name, flags, 0, Resolve::BeneathNoSymlinks)
-            .during("open a directory in", "the box's memory")
     }
 
     /// Finds every file of the host again, in this mount namespace, and goes on only with the very
@@ -286,34 +182,6 @@ impl<'a> Maker<'a> {
         self.memory = None;
         Ok(())
     }
-}
-
-fn out_of_order(what: &str) -> Error {
-    Error::new(format!("set up the box: {what} is needed before it is there"))
-}
-
-/// Clones a tree and mounts it; the attributes are on it, and on all that is mounted below, before
-/// it can be seen.
-pub(super) fn attach_clone(
-    source: BorrowedFd<'_>,
-    place: BorrowedFd<'_>,
-    attributes: Attributes,
-    target: &Path,
-) -> Result<()> {
-    let tree = mount::clone_tree(source, c"", true).at("clone the mount for", target)?;
-    mount::set_attributes(tree.as_fd(), attributes, false, true)
-        .at("set the attributes of the mount for", target)?;
-    mount::attach(tree, place).at("mount at", target)
-}
-
-/// A tmpfs, attached nowhere yet.
-pub(super) fn tmpfs(size: &str, mode: u32, attributes: Attributes) -> Result<OwnedFd> {
-    let context = Context::open(c"tmpfs").during("open", "tmpfs")?;
-    for (key, value) in [(c"size", size.to_owned()), (c"mode", format!("{mode:o}"))] {
-        let value = fs::c_path(&value).during("set", "tmpfs options")?;
-        context.set(key, &value).during("set tmpfs option", key.to_str().unwrap_or("?"))?;
-    }
-    context.mount(attributes).during("make", "a tmpfs")
 }
 
 /// One id each, written by this process itself: the kernel allows an unprivileged process exactly

@@ -8,7 +8,7 @@ use std::path::Path;
 use nix::sys::stat::{Mode, SFlag, makedev, mkdirat, mknodat};
 use nix::unistd::symlinkat;
 
-use super::child::{Maker, attach_clone};
+use super::maker::{Maker, attach_clone};
 use super::place::{self, Last};
 use crate::error::{During, Error, Result};
 use crate::sys::fs;

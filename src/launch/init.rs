@@ -10,7 +10,7 @@ use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::unistd::Pid;
 
-use super::child::Inherited;
+use super::handover::Inherited;
 use super::message::{Channel, Message};
 use super::payload;
 use crate::confine::capabilities;

@@ -4,7 +4,9 @@
 
 mod child;
 mod devices;
+mod handover;
 mod init;
+mod maker;
 mod message;
 mod network;
 mod payload;

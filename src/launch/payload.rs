@@ -10,7 +10,7 @@ use std::path::Path;
 use nix::sys::signal::{SigSet, SigmaskHow, Signal, sigprocmask};
 use nix::unistd::{Pid, setpgid, setsid, tcsetpgrp};
 
-use super::child::Inherited;
+use super::handover::Inherited;
 use super::message::{Channel, Message};
 use crate::confine::rlimits;
 use crate::error::{During, Error, Exit, Result};

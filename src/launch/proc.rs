@@ -4,7 +4,7 @@
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 
-use super::child::{Maker, attach_clone};
+use super::maker::{Maker, attach_clone};
 use super::place::{self, Last};
 use crate::error::{During, Error, Result};
 use crate::sys::fs::{self, Resolve};

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use nix::sys::stat::{Mode, fstat, mkdirat};
 
-use super::child::{Maker, attach_clone};
+use super::maker::{Maker, attach_clone};
 use crate::error::{During, Error, Result};
 use crate::sandbox::{Mount, Root, What};
 use crate::sys::fs::{self, Resolve};

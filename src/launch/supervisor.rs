@@ -14,7 +14,8 @@ use nix::sys::time::TimeSpec;
 use nix::sys::timer::{Expiration, Timer, TimerSetTimeFlags};
 use nix::time::ClockId;
 
-use super::child::{self, Inherited};
+use super::child;
+use super::handover::Inherited;
 use super::message::{Channel, Message};
 use super::network;
 use super::tty::Relay;

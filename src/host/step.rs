@@ -1,0 +1,86 @@
+//! What a box needs of a machine, step by step.
+
+use serde::Serialize;
+
+/// The steps, in the order of their trial.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Step {
+    /// clone3(2) with a user namespace.
+    UserNamespace,
+    /// Giving up setgroups(2).
+    Setgroups,
+    /// Writing the id maps.
+    IdMaps,
+    /// A mount namespace, without propagation.
+    MountNamespace,
+    /// A tmpfs.
+    Tmpfs,
+    /// overlayfs with `userxattr`, a new directory over a removed one included.
+    Overlay,
+    /// A PID namespace with its own /proc.
+    Proc,
+    /// A network namespace with loopback.
+    Network,
+    /// IPC, UTS and cgroup namespaces.
+    OtherNamespaces,
+    /// A devpts instance.
+    Devpts,
+    /// pivot_root(2).
+    PivotRoot,
+    /// Forbidding further user namespaces.
+    NamespaceLock,
+    /// A session keyring.
+    Keyring,
+    /// A seccomp filter.
+    Seccomp,
+    /// Landlock.
+    Landlock,
+}
+
+impl Step {
+    /// All of them, in order.
+    pub const ALL: [Step; 15] = [
+        Step::UserNamespace,
+        Step::Setgroups,
+        Step::IdMaps,
+        Step::MountNamespace,
+        Step::Tmpfs,
+        Step::Overlay,
+        Step::Proc,
+        Step::Network,
+        Step::OtherNamespaces,
+        Step::Devpts,
+        Step::PivotRoot,
+        Step::NamespaceLock,
+        Step::Keyring,
+        Step::Seccomp,
+        Step::Landlock,
+    ];
+
+    /// What it is, for people.
+    pub fn title(self) -> &'static str {
+        match self {
+            Step::UserNamespace => "make a user namespace",
+            Step::Setgroups => "give up setgroups",
+            Step::IdMaps => "write the id maps",
+            Step::MountNamespace => "make a mount namespace",
+            Step::Tmpfs => "mount a tmpfs",
+            Step::Overlay => "mount an overlay and write to it",
+            Step::Proc => "make a PID namespace and mount /proc",
+            Step::Network => "make a network namespace and bring up loopback",
+            Step::OtherNamespaces => "make IPC, UTS and cgroup namespaces",
+            Step::Devpts => "mount a devpts",
+            Step::PivotRoot => "change the root",
+            Step::NamespaceLock => "forbid further user namespaces",
+            Step::Keyring => "join a new session keyring",
+            Step::Seccomp => "load a seccomp filter",
+            Step::Landlock => "apply Landlock",
+        }
+    }
+
+    /// Its number.
+    pub(super) fn id(self) -> u8 {
+        Step::ALL.iter().position(|step| *step == self).unwrap_or(0) as u8
+    }
+}

@@ -1,0 +1,20 @@
+//! What the supervisor hands to the box's first process, and that to the program's.
+
+use std::path::PathBuf;
+
+use super::message::Channel;
+use crate::sys::seccomp::Instruction;
+
+/// What crosses the clone beside the plan: the compiled filters and the descriptors.
+pub(super) struct Inherited {
+    /// The program's filter.
+    pub(super) filter: Option<Vec<Instruction>>,
+    /// The filter of PID 1.
+    pub(super) init_filter: Vec<Instruction>,
+    /// The way to the supervisor.
+    pub(super) channel: Channel,
+    /// Where the network namespace comes from, unless the box has the host's.
+    pub(super) network: Option<Channel>,
+    /// The writable layer on disk, where the plan has one: its `upper` and `work`.
+    pub(super) scratch: Option<PathBuf>,
+}
