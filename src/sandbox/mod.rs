@@ -114,11 +114,6 @@ pub enum Root {
 }
 
 impl Root {
-    /// True for an image's layers.
-    pub fn is_image(&self) -> bool {
-        matches!(self, Root::Image { .. })
-    }
-
     /// True where the program can write to the root itself.
     pub fn is_writable(&self) -> bool {
         matches!(self, Root::Image { read_only: false, .. })

@@ -68,12 +68,6 @@ pub fn send_signal(pidfd: impl AsFd, signal: i32) -> io::Result<()> {
     })
 }
 
-/// pidfd_open(2) (Linux 5.3).
-pub fn pidfd_open(pid: Pid) -> io::Result<OwnedFd> {
-    // SAFETY: a plain system call that returns a new descriptor.
-    check_fd(unsafe { libc::syscall(libc::SYS_pidfd_open, pid.as_raw(), 0) })
-}
-
 /// Ends this process at once, running nothing that was registered for its exit.
 pub fn exit_now(code: i32) -> ! {
     // SAFETY: _exit(2) does not return and touches no memory.

@@ -214,13 +214,6 @@ pub fn syncfs(fd: impl AsFd) -> io::Result<()> {
     check(unsafe { libc::syncfs(fd.as_fd().as_raw_fd()) })
 }
 
-/// A second owner of standard input, output or error (0 to 2), if it is open.
-pub fn duplicate_std(number: i32) -> io::Result<OwnedFd> {
-    // SAFETY: F_DUPFD_CLOEXEC makes a new descriptor that nobody else owns.
-    let fd = unsafe { libc::fcntl(number, libc::F_DUPFD_CLOEXEC, 3) };
-    check_fd(fd.into())
-}
-
 /// Takes ownership of a descriptor number that a system call has just returned.
 pub(super) fn own(raw: i32) -> OwnedFd {
     // SAFETY: callers pass a number that the kernel has just handed out, owned by nobody yet.

@@ -114,12 +114,6 @@ pub fn set_parent_death_signal(signal: i32) -> io::Result<()> {
     prctl(libc::PR_SET_PDEATHSIG, signal as u64, 0).map(drop)
 }
 
-/// `PR_SET_NAME`: the name that ps(1) shows, at most 15 bytes.
-pub fn set_name(name: &CStr) -> io::Result<()> {
-    // SAFETY: the name is a live C string; the kernel copies at most 16 bytes of it.
-    check(unsafe { libc::prctl(libc::PR_SET_NAME, name.as_ptr(), 0u64, 0u64, 0u64) })
-}
-
 /// Joins a session keyring (keyctl(2), `KEYCTL_JOIN_SESSION_KEYRING`), so that keys in the caller's
 /// are out of reach: the one of this name, or a new one without a name. A kernel without keyrings
 /// (`ENOSYS`) has none to hide.

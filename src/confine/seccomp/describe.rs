@@ -57,7 +57,8 @@ fn sentence(rule: &Rule) -> String {
     let mut text = String::new();
     for clause in &rule.clauses {
         let conditions: Vec<_> = clause.conditions.iter().map(condition).collect();
-        let _ = write!(text, "{} if {}; ", word(clause.action), conditions.join(" and "));
+        // Writing to a String cannot fail.
+        let _infallible = write!(text, "{} if {}; ", word(clause.action), conditions.join(" and "));
     }
     if !text.is_empty() {
         text.push_str("else ");
