@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use nix::unistd::Pid;
 
-use super::{check, check_fd, fs};
+use super::{check, fs};
 
 /// Which side of a fork this is.
 pub enum Forked {
