@@ -250,6 +250,11 @@ fn nothing_degrades_unless_the_profile_says_so() {
     let words = ["--network", "host", "--may-degrade", "abstract-sockets", "ls"];
     assert_eq!(plan("", &words, &older, None).unwrap().degraded.len(), 1);
 
+    // Landlock allows no mount, so nesting is without it, and then lacks that wall too.
+    let nesting = "[seccomp]\nnesting = true";
+    assert!(plan(nesting, &["ls"], &host(), None).unwrap().landlock.is_none());
+    assert!(plan(nesting, &["--network", "host", "ls"], &host(), None).is_err());
+
     let filtered = Host { keyring: false, ..host() };
     assert!(plan("", &["ls"], &filtered, None).is_err());
 }

@@ -181,3 +181,14 @@ fn the_hosts_own_tools_work_in_a_box_without_an_image() {
     let run = casemate(["run", "-v", &volume, "-w", "/work", "--", "bash", "-ec", script]);
     assert_eq!(run.text(), "built\n2");
 }
+
+#[test]
+fn a_sandbox_in_the_box_works_where_the_profile_allows_it() {
+    let space = Workspace::new();
+    let profile = space.file("nesting.toml", "[seccomp]\nnesting = true\n");
+    let inner =
+        ["bwrap", "--unshare-user", "--unshare-net", "--ro-bind", "/", "/", "echo", "nested"];
+    casemate(["run", "--"].iter().chain(&inner).copied()).output().fails(1);
+    let text = casemate(["run", "-p", &profile, "--"].iter().chain(&inner).copied()).text();
+    assert_eq!(text, "nested");
+}

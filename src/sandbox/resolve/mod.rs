@@ -162,21 +162,21 @@ fn landlock_rules(
     network: NetworkMode,
     degraded: &mut Vec<Degraded>,
 ) -> Result<Option<Rules>> {
+    // A landlocked process may not mount (landlock(7)), which a sandbox in the box must.
+    let nesting = profile.seccomp.nesting == Some(true);
     let abi = host.landlock_abi;
-    if abi == 0 && profile.seccomp.nesting != Some(true) {
+    if abi == 0 && !nesting {
         let reason = "this kernel has no Landlock, or it is switched off (lsm= at boot)";
         give_up(profile, Control::Landlock, reason, degraded)?;
     }
-    let scoped = abi >= landlock::SCOPES_SINCE;
+    let scoped = abi >= landlock::SCOPES_SINCE && !nesting;
     // A network namespace of its own hides the host's abstract sockets, and a PID namespace its
     // processes; only the host's network leaves the scope as the one wall (CVE-2020-15257).
     if network == NetworkMode::Host && !scoped {
-        let reason =
-            "with the host's network, only Landlock of Linux 6.12 hides its abstract sockets";
+        let reason = "with the host's network, only Landlock of Linux 6.12 hides its abstract sockets, and nesting is without Landlock";
         give_up(profile, Control::AbstractSockets, reason, degraded)?;
     }
-    // A landlocked process may not mount (landlock(7)), which a sandbox in the box must.
-    if abi == 0 || profile.seccomp.nesting == Some(true) {
+    if abi == 0 || nesting {
         return Ok(None);
     }
     let mut rules = Rules { abi, scoped, paths: Vec::new() };
