@@ -29,7 +29,7 @@ pub struct Cli {
 pub enum Command {
     /// Run a program in a new box.
     Run(RunArgs),
-    /// Print what `run` with the same arguments would do, and do nothing.
+    /// Print what `run` with the same arguments would do.
     Explain(ExplainArgs),
     /// Bring an image from a file or directory into the store.
     Import(ImportArgs),
