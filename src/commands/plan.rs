@@ -9,7 +9,7 @@ use crate::host::{Directories, Host, Live, World};
 use crate::identity::{self, Names};
 use crate::profile::{self, Profile};
 use crate::sandbox::{self, ImageInput, Inputs, Own, Sandbox};
-use crate::store::{Image, Store};
+use crate::store::{self, Image, Store};
 
 /// More than any /etc/passwd has.
 const NAMES_LIMIT: u64 = 4 << 20;
@@ -29,7 +29,7 @@ pub(super) fn plan(args: &RunArgs, directories: &Directories) -> Result<Planned>
         merged = merged.overlaid(named.profile);
     }
     let merged = merged.overlaid(args.overlay()?);
-    let host = Host::probe(directories);
+    let host = Host::probe(directories, merged.root.image.is_some());
     let mut world = Live::default();
     let (image, names) = match &merged.root.image {
         Some(_) => {
@@ -64,23 +64,12 @@ fn image(
     let reference =
         profile.root.image.as_ref().ok_or_else(|| Error::new("image: none was named"))?;
     let data = directories.store()?;
-    let missing = || {
-        Error::new(format!("image {reference}: not in the store"))
-            .hint(format!("casemate import {reference} SOURCE brings one in"))
-    };
-    let store = Store::find(data)?.ok_or_else(missing)?;
+    let store = Store::find(data)?.ok_or_else(|| store::missing(reference, std::iter::empty()))?;
     let image = store.image(reference)?;
     let names = names(&store, &image)?;
     let layers_dir = store.layers_dir();
     let source = world.open(&layers_dir).at("open", &layers_dir)?;
-    let layers = image
-        .layers
-        .iter()
-        .map(|layer| {
-            let path = store.layer_path(layer);
-            path.strip_prefix(&layers_dir).unwrap_or(&path).to_owned()
-        })
-        .collect();
+    let layers = image.layers.iter().map(Store::layer_tree).collect();
     let input = ImageInput {
         name: image.name.clone(),
         digest: image.digest.to_string(),

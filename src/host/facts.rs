@@ -34,8 +34,8 @@ pub struct Host {
 }
 
 impl Host {
-    /// Looks.
-    pub fn probe(directories: &Directories) -> Host {
+    /// Looks. What only an image's root depends on is not looked at without one.
+    pub fn probe(directories: &Directories, for_image: bool) -> Host {
         Host {
             caller: directories.caller.clone(),
             groups: unistd::getgroups()
@@ -49,7 +49,7 @@ impl Host {
                 std::io::stderr().is_terminal(),
             ],
             landlock_abi: landlock::kernel_abi(),
-            tmpfs_xattrs: sys::fs::tmpfs_has_user_xattrs(),
+            tmpfs_xattrs: for_image && sys::fs::tmpfs_has_user_xattrs(),
             keyring: sys::process::keyring_is_reachable(),
         }
     }

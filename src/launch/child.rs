@@ -14,6 +14,7 @@ use super::place::{self, Last};
 use super::{devices, init, network, payload, proc, root, verify};
 use crate::confine::capabilities;
 use crate::error::{During, Error, Result};
+use crate::host::Source;
 use crate::sandbox::steps::{Step, steps};
 use crate::sandbox::{Mount, Root, Sandbox, What};
 use crate::sys::fs::{self, Resolve};
@@ -24,11 +25,7 @@ use crate::sys::{clone, process, tty};
 pub(super) fn run(sandbox: &Sandbox, inherited: Inherited) -> ! {
     match set_up(sandbox, &inherited) {
         Ok(terminal) => init::run(sandbox, inherited, terminal),
-        Err(error) => {
-            // With the supervisor gone there is nobody left to tell.
-            let _nobody_left = inherited.channel.send(&Message::failed(&error), None);
-            clone::exit_now(error.exit_code())
-        }
+        Err(error) => inherited.channel.fail(&error),
     }
 }
 
@@ -103,28 +100,11 @@ impl<'a> Maker<'a> {
     fn find_sources(&mut self, sandbox: &Sandbox) -> Result<()> {
         for planned in sandbox.mounts.iter().rev() {
             let What::Bind { source, .. } = &planned.what else { continue };
-            let found = fs::openat2(fs::cwd(), &source.path, libc::O_PATH, 0, Resolve::NoSymlinks)
-                .at("open", &source.path)
-                .map_err(|error| error.within(&planned.origin))?;
-            if fs::identity(&found).at("stat", &source.path)? != source.identity {
-                return Err(Error::new(format!(
-                    "{}: {} was replaced while the box was being made",
-                    planned.origin,
-                    source.path.display()
-                )));
-            }
+            let found = find_again(source).map_err(|error| error.within(&planned.origin))?;
             self.sources.push(found);
         }
         if let Root::Image { store, .. } = &sandbox.root {
-            let flags = libc::O_PATH | libc::O_DIRECTORY;
-            let found = fs::openat2(fs::cwd(), &store.path, flags, 0, Resolve::NoSymlinks)
-                .at("open", &store.path)?;
-            if fs::identity(&found).at("stat", &store.path)? != store.identity {
-                return Err(Error::new(format!(
-                    "image store: {} was replaced while the box was being made",
-                    store.path.display()
-                )));
-            }
+            let found = find_again(store).map_err(|error| error.within("image store"))?;
             self.layers = Some(found);
         }
         if let Some(path) = self.scratch {
@@ -182,6 +162,20 @@ impl<'a> Maker<'a> {
         self.memory = None;
         Ok(())
     }
+}
+
+/// The very file that was opened when the plan was made, looked up without following any link.
+fn find_again(source: &Source) -> Result<OwnedFd> {
+    let path = &source.path;
+    let found =
+        fs::openat2(fs::cwd(), path, libc::O_PATH, 0, Resolve::NoSymlinks).at("open", path)?;
+    if fs::identity(&found).at("stat", path)? != source.identity {
+        return Err(Error::new(format!(
+            "{} was replaced while the box was being made",
+            path.display()
+        )));
+    }
+    Ok(found)
 }
 
 /// One id each, written by this process itself: the kernel allows an unprivileged process exactly

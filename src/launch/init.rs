@@ -21,7 +21,6 @@ use crate::sys::{process, seccomp};
 
 /// Forks the program off and stays. Never returns.
 pub(super) fn run(sandbox: &Sandbox, inherited: Inherited, terminal: Option<OwnedFd>) -> ! {
-    let init_filter = inherited.init_filter.clone();
     let result = prepare().and_then(|signals| {
         let forked = clone::clone3(0).during("start", "the program's process")?;
         Ok((signals, forked))
@@ -30,20 +29,14 @@ pub(super) fn run(sandbox: &Sandbox, inherited: Inherited, terminal: Option<Owne
         Ok((_, Forked::Child)) => payload::run(sandbox, inherited, terminal),
         Ok((signals, Forked::Parent(child))) => {
             drop(terminal);
-            let channel = inherited.channel;
+            let Inherited { channel, init_filter, .. } = inherited;
             match confine(child, &channel, &signals, &init_filter) {
                 Ok(program) => clone::exit_now(watch(program, &channel, &signals)),
-                Err(error) => fail(&channel, &error),
+                Err(error) => channel.fail(&error),
             }
         }
-        Err(error) => fail(&inherited.channel, &error),
+        Err(error) => inherited.channel.fail(&error),
     }
-}
-
-fn fail(channel: &Channel, error: &crate::error::Error) -> ! {
-    // With the supervisor gone there is nobody left to tell.
-    let _nobody_left = channel.send(&Message::failed(error), None);
-    clone::exit_now(error.exit_code())
 }
 
 /// What has to hold before the program can exist: it must never find a PID 1 that it may trace.

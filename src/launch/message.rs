@@ -110,6 +110,13 @@ impl Channel {
         Ok(())
     }
 
+    /// Tells a failure and ends this process, which is one of the box's.
+    pub(super) fn fail(&self, error: &Error) -> ! {
+        // With the supervisor gone there is nobody left to tell.
+        let _nobody_left = self.send(&Message::failed(error), None);
+        crate::sys::clone::exit_now(error.exit_code())
+    }
+
     /// Receives a message, or `None` when every holder of the other end is gone.
     pub(super) fn receive(&self) -> Result<Option<(Message, Option<OwnedFd>)>> {
         let mut buffer = vec![0u8; LIMIT];

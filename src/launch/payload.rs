@@ -11,7 +11,7 @@ use nix::sys::signal::{SigSet, SigmaskHow, Signal, sigprocmask};
 use nix::unistd::{Pid, setpgid, setsid, tcsetpgrp};
 
 use super::handover::Inherited;
-use super::message::{Channel, Message};
+use super::message::Channel;
 use crate::confine::rlimits;
 use crate::error::{During, Error, Exit, Result};
 use crate::sandbox::{Program, Sandbox};
@@ -21,13 +21,10 @@ use crate::sys::{clone, process, seccomp};
 /// Becomes the program. Never returns: what fails is told to the supervisor.
 pub(super) fn run(sandbox: &Sandbox, inherited: Inherited, terminal: Option<OwnedFd>) -> ! {
     let Inherited { filter, channel, .. } = inherited;
-    let error = match become_program(sandbox, filter, &channel, terminal) {
+    match become_program(sandbox, filter, &channel, terminal) {
         Ok(never) => match never {},
-        Err(error) => error,
-    };
-    // With the supervisor gone there is nobody left to tell.
-    let _nobody_left = channel.send(&Message::failed(&error), None);
-    clone::exit_now(error.exit_code())
+        Err(error) => channel.fail(&error),
+    }
 }
 
 fn become_program(

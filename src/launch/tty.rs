@@ -29,7 +29,6 @@ pub(super) struct Relay {
     to_box: Pending,
     to_caller: Pending,
     input_open: bool,
-    output_open: bool,
 }
 
 /// Bytes that were read and not yet written.
@@ -88,7 +87,6 @@ impl Relay {
             to_box: Pending::default(),
             to_caller: Pending::default(),
             input_open: true,
-            output_open: true,
         };
         relay.copy_window_size();
         relay.take_over()?;
@@ -128,8 +126,8 @@ impl Relay {
         let want = |condition: bool, flag: PollFlags| {
             if condition { flag } else { PollFlags::empty() }
         };
-        let readable = want(self.output_open && self.to_caller.is_empty(), PollFlags::POLLIN);
-        let writable = want(self.output_open && !self.to_box.is_empty(), PollFlags::POLLOUT);
+        let readable = want(self.to_caller.is_empty(), PollFlags::POLLIN);
+        let writable = want(!self.to_box.is_empty(), PollFlags::POLLOUT);
         [
             readable | writable,
             want(self.input_open && self.to_box.is_empty(), PollFlags::POLLIN),
@@ -159,13 +157,9 @@ impl Relay {
                 Err(error) => return Err(Error::os("read", "standard input", error)),
             }
         }
-        // EIO: every process of the box has let go of its terminal.
-        if self.to_box.flush(self.master.as_fd()).is_err() {
-            self.to_box = Pending::default();
-        }
-        if master_ready && self.output_open && self.to_caller.is_empty() {
+        self.to_box.flush(self.master.as_fd()).during("write to", "the pseudo-terminal")?;
+        if master_ready && self.to_caller.is_empty() {
             match self.to_caller.fill(self.master.as_fd()) {
-                Ok(0) | Err(Errno::EIO) => self.output_open = false,
                 Ok(_) | Err(Errno::EINTR | Errno::EAGAIN) => {}
                 Err(error) => return Err(Error::os("read", "the pseudo-terminal", error)),
             }

@@ -79,7 +79,7 @@ pub(super) fn image(store: &Store, reference: &Reference) -> Result<Image> {
 }
 
 /// The error for a name that is not there, with the nearest one that is.
-pub(super) fn missing<'a>(reference: &Reference, names: impl Iterator<Item = &'a str>) -> Error {
+pub fn missing<'a>(reference: &Reference, names: impl Iterator<Item = &'a str>) -> Error {
     let error = Error::new(format!("image {reference}: not in the store"));
     let known = names.filter_map(|name| Reference::parse(name).ok());
     let near = known

@@ -33,6 +33,7 @@ use crate::error::{During, Error, Result};
 use crate::image::{Config, Digest, Reference};
 use crate::sys::fs::{Resolve, cwd, openat2};
 
+pub use catalogue::missing;
 pub use import::{Imported, import};
 pub use scratch::Scratch;
 
@@ -132,9 +133,14 @@ impl Store {
         self.path.join("staging")
     }
 
+    /// The tree of a layer, below [`Store::layers_dir`].
+    pub fn layer_tree(layer: &Digest) -> PathBuf {
+        Path::new(&layer::directory_name(layer)).join("fs")
+    }
+
     /// The tree of a layer.
     pub fn layer_path(&self, layer: &Digest) -> PathBuf {
-        self.layers_dir().join(layer::directory_name(layer)).join("fs")
+        self.layers_dir().join(Store::layer_tree(layer))
     }
 
     /// A regular file as the merged layers show it; `None` where it is absent, no regular file, or
