@@ -2,31 +2,47 @@
 
 use std::fmt;
 
+use super::Digest;
 use crate::error::{Error, Result};
 
-/// An image name as the user gives it: `[host[:port]/]path[:tag]`. No tag means `latest`, so that
-/// `debian` and `debian:latest` are equal. The grammar is that of the OCI distribution
-/// specification; what it allows never needs escaping.
+/// The registry of names that say none, and where its own images are.
+const DEFAULT_REGISTRY: &str = "docker.io";
+const DEFAULT_NAMESPACE: &str = "library";
+const DEFAULT_TAG: &str = "latest";
+
+/// An image name as the user gives it: `[HOST[:PORT]/]PATH[:TAG][@DIGEST]`. No tag means `latest`,
+/// so that `debian` and `debian:latest` are equal, and both are `docker.io/library/debian`: a name
+/// is kept in its shortest form. The grammar is that of the OCI distribution specification and of
+/// docker's references; what it allows never needs escaping.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Reference {
     name: String,
     tag: String,
+    digest: Option<Digest>,
 }
 
 impl Reference {
-    /// Reads a name.
+    /// Reads a name. A tag beside a digest says nothing more than the digest does, and is dropped.
     pub fn parse(text: &str) -> Result<Self> {
         let wrong = |why: &str| {
-            Error::new(format!("image name {text:?}: {why}"))
-                .hint("a name is [HOST[:PORT]/]NAME[:TAG], for example debian or debian:trixie")
+            Error::new(format!("image name {text:?}: {why}")).hint(
+                "a name is [HOST[:PORT]/]NAME[:TAG][@sha256:DIGEST], for example debian or \
+                 ghcr.io/owner/tool:1.2",
+            )
         };
-        if text.contains('@') {
-            return Err(wrong("names with a digest are not supported"));
-        }
+        let (rest, digest) = match text.split_once('@') {
+            Some((rest, digest)) => (
+                rest,
+                Some(Digest::parse(digest).map_err(|_| {
+                    wrong("has a digest that is not sha256: and 64 hexadecimal digits")
+                })?),
+            ),
+            None => (text, None),
+        };
         // A colon before the last slash belongs to a port.
-        let (name, tag) = match text.rsplit_once(':') {
+        let (name, tag) = match rest.rsplit_once(':') {
             Some((name, tag)) if !tag.contains('/') => (name, tag),
-            _ => (text, "latest"),
+            _ => (rest, DEFAULT_TAG),
         };
         if name.is_empty() {
             return Err(wrong("is empty"));
@@ -34,14 +50,9 @@ impl Reference {
         if name.len() > 255 {
             return Err(wrong("is longer than 255 characters"));
         }
-        let mut path = name;
-        if let Some((first, rest)) = name.split_once('/')
-            && (first == "localhost" || first.contains(['.', ':']))
-        {
-            if !is_host(first) {
-                return Err(wrong("starts with what is not a host name"));
-            }
-            path = rest;
+        let (host, path) = split_host(name);
+        if host.is_some_and(|host| !is_host(host)) {
+            return Err(wrong("starts with what is not a host name"));
         }
         if !path.split('/').all(is_component) {
             return Err(wrong(
@@ -56,22 +67,54 @@ impl Reference {
         if !tag_bytes.iter().all(|&b| word(b) || b == b'.' || b == b'-') {
             return Err(wrong("has a tag with other than letters, digits and . _ -"));
         }
-        Ok(Reference { name: name.to_owned(), tag: tag.to_owned() })
+        let name = shortest(host, path);
+        let tag = if digest.is_some() { DEFAULT_TAG } else { tag };
+        Ok(Reference { name, tag: tag.to_owned(), digest })
     }
 
-    /// The name without its tag.
+    /// The name without tag and digest, in its shortest form.
     pub fn repository(&self) -> &str {
         &self.name
     }
 
-    /// The tag, `latest` where none was given.
+    /// The tag, `latest` where none was given. Without meaning where there is a digest.
     pub fn tag(&self) -> &str {
         &self.tag
     }
 
-    /// Name and tag, the tag always there: the form that the store keeps.
+    /// The digest of the manifest or index that is meant, whatever the tag says today.
+    pub fn digest(&self) -> Option<Digest> {
+        self.digest
+    }
+
+    /// Whether no registry was named: the user's configuration may then say which is meant.
+    pub fn is_short(&self) -> bool {
+        split_host(&self.name).0.is_none()
+    }
+
+    /// The host, with its port where it has one, and the repository there.
+    pub fn registry(&self) -> (&str, String) {
+        match split_host(&self.name) {
+            (Some(host), path) => (host, path.to_owned()),
+            (None, path) if path.contains('/') => (DEFAULT_REGISTRY, path.to_owned()),
+            (None, path) => (DEFAULT_REGISTRY, format!("{DEFAULT_NAMESPACE}/{path}")),
+        }
+    }
+
+    /// The same tag or digest of another repository.
+    pub fn in_repository(&self, repository: &str) -> Result<Self> {
+        let mut other = Reference::parse(repository)?;
+        other.tag.clone_from(&self.tag);
+        other.digest = self.digest;
+        Ok(other)
+    }
+
+    /// The name with its tag, or its digest: the form that the store keeps.
     pub fn full(&self) -> String {
-        format!("{}:{}", self.name, self.tag)
+        match self.digest {
+            Some(digest) => format!("{}@{digest}", self.name),
+            None => format!("{}:{}", self.name, self.tag),
+        }
     }
 }
 
@@ -79,7 +122,35 @@ impl Reference {
 impl fmt::Display for Reference {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.name)?;
-        if self.tag == "latest" { Ok(()) } else { write!(f, ":{}", self.tag) }
+        match self.digest {
+            Some(digest) => write!(f, "@{digest}"),
+            None if self.tag == DEFAULT_TAG => Ok(()),
+            None => write!(f, ":{}", self.tag),
+        }
+    }
+}
+
+/// The first component is a host where it looks like one, as docker and podman tell it.
+fn split_host(name: &str) -> (Option<&str>, &str) {
+    match name.split_once('/') {
+        Some((first, rest)) if first == "localhost" || first.contains(['.', ':']) => {
+            (Some(first), rest)
+        }
+        _ => (None, name),
+    }
+}
+
+fn shortest(host: Option<&str>, path: &str) -> String {
+    match host {
+        Some(host) if host != DEFAULT_REGISTRY && host != "index.docker.io" => {
+            format!("{host}/{path}")
+        }
+        // Without its host this one would be read as another's.
+        _ if split_host(path).0.is_some() => format!("{DEFAULT_REGISTRY}/{path}"),
+        _ => match path.strip_prefix("library/") {
+            Some(official) if !official.contains('/') => official.to_owned(),
+            _ => path.to_owned(),
+        },
     }
 }
 
@@ -132,6 +203,32 @@ mod tests {
     }
 
     #[test]
+    fn the_default_registry_goes_without_saying() {
+        let parse = |text: &str| Reference::parse(text).unwrap();
+        for same in ["docker.io/library/debian", "index.docker.io/library/debian", "library/debian"]
+        {
+            assert_eq!(parse(same), parse("debian"), "{same}");
+        }
+        assert_eq!(parse("debian").registry(), ("docker.io", "library/debian".to_owned()));
+        assert_eq!(parse("docker.io/a/b").registry(), ("docker.io", "a/b".to_owned()));
+        assert_eq!(parse("docker.io/a/b").to_string(), "a/b");
+        assert_eq!(parse("quay.io/a/b").registry(), ("quay.io", "a/b".to_owned()));
+        assert_eq!(parse("docker.io/a.b/c").registry(), ("docker.io", "a.b/c".to_owned()));
+        assert!(parse("a/b").is_short() && !parse("localhost/b").is_short());
+        let moved = parse("debian:12").in_repository("mirror.example/x/debian").unwrap();
+        assert_eq!(moved.full(), "mirror.example/x/debian:12");
+    }
+
+    #[test]
+    fn a_digest_stands_for_the_tag() {
+        let digest = Digest::of(b"");
+        let reference = Reference::parse(&format!("a.example/b:1@{digest}")).unwrap();
+        assert_eq!(reference.digest(), Some(digest));
+        assert_eq!(reference.full(), format!("a.example/b@{digest}"));
+        assert_eq!(Reference::parse(&reference.to_string()).unwrap(), reference);
+    }
+
+    #[test]
     fn names_outside_the_grammar_are_refused() {
         for wrong in [
             "",
@@ -155,6 +252,8 @@ mod tests {
             "a\u{1b}[m",
             "ä",
             "a@sha256:00",
+            "a@md5:00",
+            "a@",
             "-h.x:1/a",
             "h.x:p/a",
             "h..x/a",
