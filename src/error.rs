@@ -33,6 +33,7 @@ impl Exit {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Error {
     exit: Exit,
+    errno: Option<nix::errno::Errno>,
     message: String,
     excerpt: Option<String>,
     hints: Vec<String>,
@@ -44,12 +45,20 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 impl Error {
     /// A failure of casemate itself (exit code 125).
     pub fn new(message: impl Into<String>) -> Self {
-        Error { exit: Exit::Failed, message: message.into(), excerpt: None, hints: Vec::new() }
+        Error {
+            exit: Exit::Failed,
+            errno: None,
+            message: message.into(),
+            excerpt: None,
+            hints: Vec::new(),
+        }
     }
 
     /// A failed system call: operation, object and errno in words.
     pub fn os(operation: &str, object: impl fmt::Display, reason: impl Into<Errno>) -> Self {
-        Error::new(format!("{operation} {object}: {}", reason.into().0.desc()))
+        let errno = reason.into().0;
+        let error = Error::new(format!("{operation} {object}: {}", errno.desc()));
+        Error { errno: Some(errno), ..error }
     }
 
     /// Adds a line that says what to change. Hints are printed in the order they were added.
@@ -78,6 +87,11 @@ impl Error {
     pub fn within(mut self, context: impl fmt::Display) -> Self {
         self.message = format!("{context}: {}", self.message);
         self
+    }
+
+    /// The errno of the system call that failed, if it was one.
+    pub fn errno(&self) -> Option<nix::errno::Errno> {
+        self.errno
     }
 
     /// The exit code that casemate ends with.

@@ -52,6 +52,8 @@ pub enum Access {
     Read,
     /// All that files allow, save making device nodes.
     Write,
+    /// Make and change files, whiteouts among them, and execute none: unpacking.
+    Unpack,
     /// Read and write what is there (/proc).
     Update,
     /// Read, write and control what is there (/dev).
@@ -66,6 +68,10 @@ impl Access {
             | (AccessFs::from_all(abi) & AccessFs::Truncate);
         match self {
             Access::Read => AccessFs::from_read(abi),
+            Access::Unpack => {
+                AccessFs::from_all(abi)
+                    & !(AccessFs::Execute | AccessFs::MakeBlock | AccessFs::IoctlDev)
+            }
             Access::Update => update,
             Access::Device => update | (AccessFs::from_all(abi) & AccessFs::IoctlDev),
             // A device node would be dead anyway: every mount is nodev.

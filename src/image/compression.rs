@@ -2,10 +2,29 @@
 
 use std::io::{self, Cursor, Read};
 
+use serde::{Deserialize, Serialize};
+
+use super::Section;
 use crate::error::{Error, Result};
 
+/// The largest window of a Zstandard frame, as a power of two: what RFC 8878 (3.1.1.1.2) asks every
+/// decoder to take and every encoder to keep to. Levels above 19 and `--long` go beyond it.
+const MAX_WINDOW_LOG: u32 = 23;
+
+/// Whoever inflates a whole archive for [`super::Source`].
+pub trait Inflate {
+    /// Gives `take` the inflated stream, of which it may leave a rest.
+    fn inflate(
+        &self,
+        packed: Section,
+        compression: Compression,
+        take: &mut dyn FnMut(&mut dyn Read) -> Result<()>,
+    ) -> Result<()>;
+}
+
 /// How a stream is packed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Compression {
     /// As it is.
     None,
@@ -35,15 +54,25 @@ impl Compression {
     }
 
     /// The unpacked stream.
-    pub fn decode<'a>(
-        self,
-        packed: impl Read + Send + 'a,
-    ) -> io::Result<Box<dyn Read + Send + 'a>> {
+    pub fn decode<'a>(self, packed: impl Read + 'a) -> io::Result<Box<dyn Read + 'a>> {
         Ok(match self {
             Compression::None => Box::new(packed),
             Compression::Gzip => Box::new(flate2::read::MultiGzDecoder::new(packed)),
-            Compression::Zstd => Box::new(zstd::stream::read::Decoder::new(packed)?),
+            Compression::Zstd => {
+                let mut decoder = zstd::stream::read::Decoder::new(packed)?;
+                decoder.window_log_max(MAX_WINDOW_LOG)?;
+                Box::new(decoder)
+            }
         })
+    }
+
+    /// Its name, as people write it; `tar` for none.
+    pub fn name(self) -> &'static str {
+        match self {
+            Compression::None => "tar",
+            Compression::Gzip => "gzip",
+            Compression::Zstd => "zstd",
+        }
     }
 }
 

@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::io::{self, Read};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
@@ -39,6 +39,29 @@ impl Section {
     pub fn whole(file: File) -> io::Result<Self> {
         let left = file.metadata()?.len();
         Ok(Section { file: Arc::new(file), position: 0, left })
+    }
+
+    /// Part of a file.
+    pub fn of(file: Arc<File>, position: u64, length: u64) -> Self {
+        Section { file, position, left: length }
+    }
+
+    /// The first bytes, without taking them.
+    pub fn head(&self, length: usize) -> io::Result<Vec<u8>> {
+        let mut head = Vec::new();
+        let same = Section { file: Arc::clone(&self.file), ..*self };
+        same.take(length as u64).read_to_end(&mut head)?;
+        Ok(head)
+    }
+
+    /// The file that it is in.
+    pub fn file(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
+    }
+
+    /// Where in the file it starts.
+    pub fn position(&self) -> u64 {
+        self.position
     }
 
     /// How many bytes are left.

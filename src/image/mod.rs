@@ -10,7 +10,7 @@ mod reference;
 mod source;
 pub mod tar;
 
-pub use compression::{Compression, peek};
+pub use compression::{Compression, Inflate, peek};
 pub use config::Config;
 pub use digest::{Digest, Hashing};
 pub use manifest::{

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::fs::File;
-use std::io::{self, Seek, SeekFrom};
+use std::io::{self, Read, Seek, SeekFrom};
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use serde::Deserialize;
 use super::manifest::{self, Manifest, Target};
 use super::members::{Index, Members, Section};
 use super::tar::Reader;
-use super::{Compression, Config, Digest, peek};
+use super::{Compression, Config, Digest, Inflate};
 use crate::error::{During, Error, Result};
 use crate::sys::fs::{Resolve, cwd, identity, openat2};
 
@@ -74,7 +74,11 @@ impl Bundle {
 impl Source {
     /// Recognises a source. `scratch` gives an empty file to unpack an archive into that is packed
     /// as a whole; it is called for image archives only.
-    pub fn open(path: &Path, scratch: impl FnOnce() -> Result<File>) -> Result<Self> {
+    pub fn open(
+        path: &Path,
+        inflate: &dyn Inflate,
+        scratch: impl FnOnce() -> Result<File>,
+    ) -> Result<Self> {
         // O_NONBLOCK: opening a FIFO must not wait for a writer.
         let flags = libc::O_RDONLY | libc::O_NONBLOCK;
         let fd = openat2(cwd(), path, flags, 0, Resolve::Ordinary).at("open", path)?;
@@ -86,7 +90,7 @@ impl Source {
         if !kind.is_file() {
             return Err(Error::new(format!("read {}: not a file or directory", path.display())));
         }
-        archive(File::from(fd), scratch).map_err(within)
+        archive(File::from(fd), inflate, scratch).map_err(within)
     }
 }
 
@@ -100,27 +104,38 @@ fn directory(dir: OwnedFd) -> Result<Source> {
     Ok(Source::Directory(dir))
 }
 
-fn archive(file: File, scratch: impl FnOnce() -> Result<File>) -> Result<Source> {
-    let bad = |error: io::Error| unreadable(&error);
-    let (head, stream) = peek(&file, 512).map_err(bad)?;
+fn archive(
+    file: File,
+    inflate: &dyn Inflate,
+    scratch: impl FnOnce() -> Result<File>,
+) -> Result<Source> {
+    let packed = whole(&file)?;
+    let head = packed.head(512).map_err(|error| unreadable(&error))?;
     if head.is_empty() {
         return Err(Error::new("the file is empty"));
     }
     let compression = Compression::detect(&head)?;
-    let index = if compression == Compression::None {
-        drop(stream);
-        rewind(&file)?;
-        Index::of(&mut Reader::new(&file)).map_err(bad)?
-    } else {
-        let unpacked = compression.decode(stream).map_err(bad)?;
-        Index::of(&mut Reader::new(unpacked)).map_err(bad)?
+    let mut index = None;
+    let mut take = |stream: &mut dyn Read| {
+        index = Index::of(&mut Reader::new(stream)).map_err(|error| unreadable(&error))?;
+        Ok(())
     };
+    if compression == Compression::None {
+        rewind(&file)?;
+        index = Index::of(&mut Reader::new(&file)).map_err(|error| unreadable(&error))?;
+    } else {
+        rewind(&file)?;
+        inflate.inflate(packed, compression, &mut take)?;
+    }
     rewind(&file)?;
     let is_layout = |index: &Index| index.has("oci-layout") && index.has("index.json");
     let Some(index) = index.filter(|i| is_layout(i) || i.has("manifest.json")) else {
         return Ok(Source::Tree(file));
     };
-    let file = if compression == Compression::None { file } else { expand(file, scratch()?)? };
+    let file = match compression {
+        Compression::None => file,
+        _ => expand(&file, compression, inflate, scratch()?)?,
+    };
     let is_layout = is_layout(&index);
     let members = Members::Archive { file: Arc::new(file), index };
     // Docker has written both formats into one archive since version 25; they say the same.
@@ -128,16 +143,25 @@ fn archive(file: File, scratch: impl FnOnce() -> Result<File>) -> Result<Source>
     bundle.map(Box::new).map(Source::Image)
 }
 
-/// Unpacks a whole archive, so that its members can be read by position.
-fn expand(file: File, mut scratch: File) -> Result<File> {
-    let bad = |error: io::Error| unreadable(&error);
-    let (head, stream) = peek(&file, 512).map_err(bad)?;
-    let mut unpacked = Compression::detect(&head)?.decode(stream).map_err(bad)?;
-    io::copy(&mut unpacked, &mut scratch).map_err(|error| match error.raw_os_error() {
-        Some(_) => Error::os("unpack", "the archive into the store", error),
-        None => bad(error),
+/// Inflates a whole archive, so that its members can be read by position.
+fn expand(
+    file: &File,
+    compression: Compression,
+    inflate: &dyn Inflate,
+    mut scratch: File,
+) -> Result<File> {
+    inflate.inflate(whole(file)?, compression, &mut |stream| {
+        io::copy(stream, &mut scratch).map(drop).map_err(|error| match error.raw_os_error() {
+            Some(_) => Error::os("unpack", "the archive into the store", error),
+            None => unreadable(&error),
+        })
     })?;
     Ok(scratch)
+}
+
+fn whole(file: &File) -> Result<Section> {
+    let file = file.try_clone().during("duplicate", "a descriptor")?;
+    Section::whole(file).during("stat", "the archive")
 }
 
 fn rewind(mut file: &File) -> Result<()> {

@@ -1,17 +1,12 @@
 //! What the processes of a box tell the supervisor: one datagram a message, over a socket pair that
 //! no program ever gets.
 
-use std::io::{IoSlice, IoSliceMut};
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use nix::errno::Errno;
-use nix::sys::socket::{
-    AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, recvmsg,
-    sendmsg, socketpair,
-};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{During, Error, Exit, Result};
+use crate::sys::channel;
 
 /// A message from the box.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -65,20 +60,17 @@ impl Message {
 const LIMIT: usize = 16384;
 
 /// One end of the pair.
-pub(super) struct Channel(OwnedFd);
+pub(super) struct Channel(channel::Channel);
 
 impl Channel {
     /// Both ends: the supervisor's and the box's.
     pub(super) fn pair() -> Result<(Channel, Channel)> {
-        let (ours, theirs) =
-            socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)
-                .during("make", "a socket pair")?;
+        let (ours, theirs) = channel::Channel::pair().during("make", "a socket pair")?;
         Ok((Channel(ours), Channel(theirs)))
     }
 
     /// The descriptor, to poll.
     pub(super) fn fd(&self) -> BorrowedFd<'_> {
-        use std::os::fd::AsFd;
         self.0.as_fd()
     }
 
@@ -96,18 +88,7 @@ impl Channel {
             text = serde_json::to_vec(&short)
                 .map_err(|error| Error::new(format!("encode a message: {error}")))?;
         }
-        let raw: Vec<i32> = fd.iter().map(AsRawFd::as_raw_fd).collect();
-        let rights = [ControlMessage::ScmRights(&raw)];
-        let control = if raw.is_empty() { &[][..] } else { &rights[..] };
-        sendmsg::<()>(
-            self.0.as_raw_fd(),
-            &[IoSlice::new(&text)],
-            control,
-            MsgFlags::MSG_NOSIGNAL,
-            None,
-        )
-        .during("send to", "the supervisor")?;
-        Ok(())
+        self.0.send(&text, fd.as_slice()).during("send to", "the supervisor")
     }
 
     /// Tells a failure and ends this process, which is one of the box's.
@@ -119,32 +100,12 @@ impl Channel {
 
     /// Receives a message, or `None` when every holder of the other end is gone.
     pub(super) fn receive(&self) -> Result<Option<(Message, Option<OwnedFd>)>> {
-        let mut buffer = vec![0u8; LIMIT];
-        let mut control = nix::cmsg_space!([i32; 1]);
-        let (length, fd) = loop {
-            let mut parts = [IoSliceMut::new(&mut buffer)];
-            let flags = MsgFlags::MSG_CMSG_CLOEXEC;
-            match recvmsg::<()>(self.0.as_raw_fd(), &mut parts, Some(&mut control), flags) {
-                Ok(received) => {
-                    let mut fd = None;
-                    for message in received.cmsgs().during("receive", "a descriptor")? {
-                        if let ControlMessageOwned::ScmRights(fds) = message {
-                            fd = fds.first().map(|raw| crate::sys::fs::adopt(*raw));
-                        }
-                    }
-                    break (received.bytes, fd);
-                }
-                Err(Errno::EINTR) => {}
-                Err(Errno::ECONNRESET) => return Ok(None),
-                Err(error) => return Err(Error::os("receive from", "the box", error)),
-            }
-        };
-        if length == 0 {
+        let Some((bytes, fds)) = self.0.receive(LIMIT).during("receive from", "the box")? else {
             return Ok(None);
-        }
-        let message = serde_json::from_slice(&buffer[..length])
+        };
+        let message = serde_json::from_slice(&bytes)
             .map_err(|error| Error::new(format!("decode a message: {error}")))?;
-        Ok(Some((message, fd)))
+        Ok(Some((message, fds.into_iter().next())))
     }
 }
 

@@ -35,7 +35,10 @@ pub(super) fn send(root: OwnedFd, sink: &mut impl Write) -> Result<()> {
 
 /// The stream is taken by the unpacking side; when that ends early, its error is the one to show.
 fn closed(error: &io::Error) -> Error {
-    Error::new(format!("unpack the directory's files: {error}"))
+    match error.raw_os_error() {
+        Some(_) => Error::os("write to", "the unpacking process", error),
+        None => Error::new(format!("unpack the directory's files: {error}")),
+    }
 }
 
 struct Walk<W: Write> {

@@ -5,13 +5,12 @@ use std::os::fd::OwnedFd;
 use serde::{Deserialize, Serialize};
 
 use super::Store;
-use super::pipeline::Packed;
-use super::unpack::Unpacked;
+use super::workshop::Done;
 use crate::error::{During, Error, Result};
 use crate::image::{Compression, Digest};
 
-/// The version of the layers' format on disk.
-const FORMAT: u32 = 1;
+/// The version of the layers' format on disk: 2 has the skeleton.
+const FORMAT: u32 = 2;
 
 /// What was seen while a layer was unpacked.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -21,38 +20,28 @@ pub(super) struct Info {
     pub(super) size: u64,
     /// Entries of the archive.
     pub(super) entries: u64,
+    /// Bytes of the tar stream.
+    pub(super) stream_size: u64,
     /// Digest and size of the layer as it was packed, and how it was.
     pub(super) blob: Digest,
     pub(super) blob_size: u64,
-    pub(super) compression: String,
+    pub(super) compression: Compression,
     /// Nothing of the layers below shows through.
     pub(super) opaque_root: bool,
 }
 
 impl Info {
     /// The record of a layer that was just unpacked.
-    pub(super) fn of(blob: Packed, unpacked: Unpacked) -> Self {
-        let compression = match blob.compression {
-            Compression::None => "none",
-            Compression::Gzip => "gzip",
-            Compression::Zstd => "zstd",
-        };
+    pub(super) fn of(done: &Done) -> Self {
         Info {
             format: FORMAT,
-            size: unpacked.bytes,
-            entries: unpacked.entries,
-            blob: blob.digest,
-            blob_size: blob.size,
-            compression: compression.to_owned(),
-            opaque_root: unpacked.opaque_root,
-        }
-    }
-
-    pub(super) fn packed_with(&self) -> Compression {
-        match self.compression.as_str() {
-            "gzip" => Compression::Gzip,
-            "zstd" => Compression::Zstd,
-            _ => Compression::None,
+            size: done.unpacked.bytes,
+            entries: done.unpacked.entries,
+            stream_size: done.size,
+            blob: done.packed.digest,
+            blob_size: done.packed.size,
+            compression: done.packed.compression,
+            opaque_root: done.unpacked.opaque_root,
         }
     }
 

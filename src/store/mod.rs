@@ -4,6 +4,7 @@
 //! ```text
 //! DATA/casemate/                    0700, the user's own
 //!   store/layers/sha256-<hex>/fs/   an unpacked layer, by the digest of its uncompressed tar
+//!   store/layers/sha256-<hex>/skeleton  what its tar stream has beside the files' contents
 //!   store/layers/sha256-<hex>/info  its size and where it came from
 //!   store/oci/                      an OCI image layout without the layers' blobs
 //!   store/staging/<random>/         an import under way, locked by its process
@@ -11,15 +12,21 @@
 //! ```
 
 mod catalogue;
+mod check;
+mod compare;
 mod directory;
 mod import;
+mod intake;
 mod layer;
 mod pipeline;
+mod rebuild;
 mod remove;
 mod scratch;
+mod skeleton;
 mod staging;
 mod unpack;
 mod view;
+mod workshop;
 
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
@@ -34,7 +41,9 @@ use crate::image::{Config, Digest, Reference};
 use crate::sys::fs::{Resolve, cwd, openat2};
 
 pub use catalogue::missing;
+pub use check::Fault;
 pub use import::{Imported, import};
+pub use intake::{Expected, Intake};
 pub use scratch::Scratch;
 
 /// An open store.

@@ -76,6 +76,12 @@ impl Staging {
         Ok(File::from(file))
     }
 
+    /// Removes a directory in it.
+    pub(super) fn remove(&self, path: &Path) -> Result<()> {
+        let name = path.file_name().unwrap_or_default();
+        remove::tree(&self.dir, name).at("remove", path)
+    }
+
     /// Writes all of the file system out, so that what is renamed afterwards is whole.
     pub(super) fn sync(&self) -> Result<()> {
         syncfs(&*self.dir).at("sync", &self.path)

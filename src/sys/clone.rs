@@ -186,3 +186,20 @@ pub fn reap() -> io::Result<Option<(Pid, Change)>> {
     };
     Ok(Some((Pid::from_raw(pid), change)))
 }
+
+/// fork(2) with a pidfd (pidfd_open(2), Linux 5.3).
+///
+/// The C library's own fork, whose handlers leave the allocator usable in the child also where the
+/// caller has other threads; the child must not wait for anything that one of these may hold.
+pub fn fork() -> io::Result<Forked> {
+    // SAFETY: the child has its own memory; what it may not do is the caller's promise above.
+    let pid = unsafe { libc::fork() };
+    check(pid)?;
+    if pid == 0 {
+        return Ok(Forked::Child);
+    }
+    // The number cannot come to mean another process: nobody has waited for this one.
+    // SAFETY: a plain system call.
+    let pidfd = super::check_fd(unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) })?;
+    Ok(Forked::Parent(Child { pid: Pid::from_raw(pid), pidfd }))
+}

@@ -170,6 +170,20 @@ pub fn get_xattr(fd: impl AsFd, name: &CStr) -> io::Result<Option<Vec<u8>>> {
     }
 }
 
+/// flistxattr(2): the names, sorted.
+pub fn list_xattrs(fd: impl AsFd) -> io::Result<Vec<CString>> {
+    // The kernel's own ceiling for the list is 64 KiB (xattr(7)).
+    let mut names = vec![0u8; 65536];
+    // SAFETY: the buffer is a live slice of the length passed.
+    let length =
+        unsafe { libc::flistxattr(fd.as_fd().as_raw_fd(), names.as_mut_ptr().cast(), names.len()) };
+    let length = usize::try_from(length).map_err(|_| io::Error::last_os_error())?;
+    let names = names[..length].split(|byte| *byte == 0).filter(|name| !name.is_empty());
+    let mut names: Vec<_> = names.filter_map(|name| CString::new(name).ok()).collect();
+    names.sort();
+    Ok(names)
+}
+
 /// Whether tmpfs keeps `user.*` attributes here (Linux 6.6 with CONFIG_TMPFS_XATTR), which
 /// overlayfs needs of a writable layer; tried on a memfd, which lives in the same file system.
 pub fn tmpfs_has_user_xattrs() -> bool {

@@ -2,6 +2,7 @@
 //! descriptors and C strings. Nothing here knows what a sandbox is.
 #![allow(unsafe_code)]
 
+pub mod channel;
 pub mod clone;
 pub mod fs;
 pub mod mount;

@@ -4,6 +4,7 @@
 use std::convert::Infallible;
 use std::ffi::{CStr, CString};
 use std::io;
+use std::os::fd::AsFd;
 
 use super::check;
 
@@ -192,6 +193,17 @@ pub fn loopback_up() -> io::Result<()> {
     request.ifr_ifru.ifru_flags = (libc::IFF_UP | libc::IFF_RUNNING) as i16;
     // SAFETY: SIOCSIFFLAGS reads an ifreq, which is live.
     check(unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS, &raw const request) })
+}
+
+/// Makes an open directory the root of this process, which must be single-threaded, in a user
+/// namespace of its own: there, an ordinary user may (chroot(2), user_namespaces(7)). No id is
+/// mapped, which what it makes does not show: the file system sees the same user as before. The
+/// capabilities that came with the namespace go.
+pub fn enter_root(dir: impl AsFd) -> io::Result<()> {
+    nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWUSER)?;
+    nix::unistd::fchdir(dir.as_fd())?;
+    nix::unistd::chroot(".")?;
+    set_capabilities(CapSets::default())
 }
 
 /// Puts SIGCHLD back to its default: ignored, as a caller may have left it, children are reaped by

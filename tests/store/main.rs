@@ -11,6 +11,7 @@ macro_rules! user_tests {
     )* };
 }
 
+mod check;
 mod common;
 mod faults;
 mod formats;

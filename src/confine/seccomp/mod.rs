@@ -21,6 +21,7 @@ mod names;
 mod policy;
 mod tables;
 mod verify;
+mod workers;
 
 pub use arch::Architecture;
 pub use filter::{Filter, default_program, encode, init_program};

@@ -82,7 +82,6 @@ pub trait Skip: Read + Sized {
 }
 
 impl Skip for &mut dyn Read {}
-impl Skip for Box<dyn Read + Send + '_> {}
 impl Skip for &[u8] {}
 
 impl Skip for &File {
@@ -115,6 +114,11 @@ impl<R: Skip> Reader<R> {
     /// The stream behind, for what comes after the archive.
     pub fn into_inner(self) -> R {
         self.inner
+    }
+
+    /// The stream behind, between two entries or beside one's data.
+    pub fn inner_mut(&mut self) -> &mut R {
+        &mut self.inner
     }
 
     /// Whether the archive's end marker was seen. Many readers take a missing one for an end as

@@ -6,6 +6,7 @@
 
 mod name;
 mod override_stat;
+mod tape;
 mod tree;
 
 use std::collections::HashMap;
@@ -14,17 +15,23 @@ use std::io::{self, Read};
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileExt;
+use std::path::Path;
 
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, openat};
-use nix::sys::stat::{FchmodatFlags, Mode, fchmodat, mkdirat};
+use nix::sys::stat::{Mode, mkdirat};
 use nix::unistd::{ftruncate, linkat, mkfifoat, symlinkat};
+use serde::{Deserialize, Serialize};
 
 use self::name::{Marker, Name};
 use self::override_stat::Owner;
-use self::tree::{Blocked, Present, Tree};
-use crate::error::{Error, Result};
-use crate::image::tar::{Entry, Kind, Reader};
+pub(super) use self::override_stat::Shown;
+use self::tape::Taped;
+use self::tree::{Aside, Blocked, Present, Tree};
+use super::skeleton;
+use super::staging::make_and_open;
+use crate::error::{During, Error, Result};
+use crate::image::tar::{Entry, Extent, Kind, Reader};
 use crate::sys::fs::{c_path, set_mtime, set_mtime_of, set_xattr};
 
 /// The most entries of one layer. The largest public images have about a million in all layers.
@@ -34,7 +41,7 @@ const MAX_BYTES: u64 = 256 << 30;
 const BUFFER: usize = 256 << 10;
 
 /// What was unpacked.
-#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Unpacked {
     /// Entries of the archive.
     pub(super) entries: u64,
@@ -46,30 +53,66 @@ pub(super) struct Unpacked {
     pub(super) end_marker: bool,
 }
 
-/// Unpacks the stream below `root`, an empty directory of the user's.
-pub(super) fn unpack(stream: &mut dyn Read, root: OwnedFd) -> Result<Unpacked> {
-    let tree = Tree::new(root).map_err(|error| Reason::from(error).of("./"))?;
+/// Where a stream is unpacked, and what is kept beside the tree.
+pub(super) struct Target {
+    root: OwnedFd,
+    shown: Shown,
+    /// Where what a later entry replaces goes, and what the stream has beside the files.
+    kept: Option<(Aside, skeleton::Writer)>,
+}
+
+impl Target {
+    /// A layer's directory: the tree goes to `fs`, the stream's remainder to `skeleton`.
+    pub(super) fn layer(dir: &OwnedFd, shown: Shown) -> Result<Self> {
+        let root = make_and_open(dir, "fs", Path::new("the layer"))?;
+        let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_CLOEXEC;
+        let mode = Mode::S_IRUSR | Mode::S_IWUSR;
+        let file = openat(dir, "skeleton", flags, mode).during("make", "the layer's skeleton")?;
+        let dir = dir.try_clone().during("duplicate", "a descriptor")?;
+        Ok(Target { root, shown, kept: Some((Aside::in_layer(dir), skeleton::Writer::new(file))) })
+    }
+
+    /// A directory whose `fs` gets the tree without the contents of its files: they have their
+    /// sizes and are holes. What the stream should have become, to compare.
+    pub(super) fn outline(dir: &OwnedFd, shown: Shown) -> Result<Self> {
+        let root = make_and_open(dir, "fs", Path::new("the outline"))?;
+        Ok(Target { root, shown, kept: None })
+    }
+}
+
+/// Unpacks a stream to its very end.
+pub(super) fn unpack(stream: &mut dyn Read, target: Target) -> Result<Unpacked> {
+    let (aside, record) = target.kept.unzip();
+    let with_data = record.is_some();
+    let tree = Tree::new(target.root, target.shown, aside)
+        .map_err(|error| Reason::from(error).of("./"))?;
     let mut unpacker = Unpacker {
         tree,
         directory_times: HashMap::new(),
         buffer: vec![0; BUFFER],
+        with_data,
         done: Unpacked::default(),
     };
-    let mut reader = Reader::new(stream);
+    let mut reader = Reader::new(Taped::new(stream, record));
     while let Some(entry) = reader.next_entry().map_err(|error| unreadable(&error))? {
         unpacker
             .entry(&entry, &mut reader)
             .map_err(|reason| reason.of(OsStr::from_bytes(&entry.path)))?;
     }
     unpacker.done.end_marker = reader.has_end_marker();
+    // What comes after the end marker is part of the stream, and of its digest.
+    reader.into_inner().finish(&mut unpacker.buffer).map_err(|error| unreadable(&error))?;
     unpacker.finish()
 }
+
+type Tar<'a> = Reader<Taped<'a>>;
 
 struct Unpacker {
     tree: Tree,
     /// Directories get their times last: making what is in them changes them.
     directory_times: HashMap<Name, (i64, u32)>,
     buffer: Vec<u8>,
+    with_data: bool,
     done: Unpacked,
 }
 
@@ -138,7 +181,10 @@ impl From<Blocked> for Reason {
 /// A failure to read the archive itself.
 fn unreadable(error: &io::Error) -> Error {
     match error.raw_os_error() {
-        Some(errno) => Error::os("read", "the layer", Errno::from_raw(errno)),
+        Some(errno) => {
+            let errno = Errno::from_raw(errno);
+            super::with_space_hint(Error::os("read", "the layer", errno), errno)
+        }
         None => Error::new(error.to_string()),
     }
 }
@@ -146,7 +192,7 @@ fn unreadable(error: &io::Error) -> Error {
 type Done = std::result::Result<(), Reason>;
 
 impl Unpacker {
-    fn entry(&mut self, entry: &Entry, reader: &mut Reader<&mut dyn Read>) -> Done {
+    fn entry(&mut self, entry: &Entry, reader: &mut Tar<'_>) -> Done {
         self.done.entries += 1;
         self.done.bytes = self.done.bytes.saturating_add(entry.stored);
         if self.done.entries > MAX_ENTRIES {
@@ -170,14 +216,28 @@ impl Unpacker {
             Marker::Aufs => return Ok(()),
         }
         let parent = self.tree.directory(&parent_name)?;
+        self.make(&parent, &name, entry, reader)?;
+        self.record_replaced(reader)
+    }
+
+    /// Records what an entry has replaced. The order counts: contents that the stream has later
+    /// are those of the new file.
+    fn record_replaced(&mut self, reader: &mut Tar<'_>) -> Done {
+        for (name, number) in self.tree.replaced() {
+            reader.inner_mut().replaced(name.path().as_os_str().as_bytes(), number)?;
+        }
+        Ok(())
+    }
+
+    fn make(&mut self, parent: &OwnedFd, name: &Name, entry: &Entry, reader: &mut Tar<'_>) -> Done {
         match entry.kind {
-            Kind::Directory => self.make_directory(&parent, &name, entry),
-            Kind::File => self.file(&parent, &name, entry, reader),
-            Kind::Symlink => self.symlink(&parent, &name, entry),
-            Kind::HardLink => self.hard_link(&parent, &name, entry),
-            Kind::CharDevice => self.device(&parent, &name, entry, "char"),
-            Kind::BlockDevice => self.device(&parent, &name, entry, "block"),
-            Kind::Fifo => self.fifo(&parent, &name, entry),
+            Kind::Directory => self.make_directory(parent, name, entry),
+            Kind::File => self.file(parent, name, entry, reader),
+            Kind::Symlink => self.symlink(parent, name, entry),
+            Kind::HardLink => self.hard_link(parent, name, entry),
+            Kind::CharDevice => self.device(parent, name, entry, "char"),
+            Kind::BlockDevice => self.device(parent, name, entry, "block"),
+            Kind::Fifo => self.fifo(parent, name, entry),
             Kind::Other(byte) => {
                 Err(Reason::Words(format!("type {:?} is not supported", char::from(byte))))
             }
@@ -251,33 +311,37 @@ impl Unpacker {
         }
     }
 
-    fn file(
-        &mut self,
-        parent: &OwnedFd,
-        name: &Name,
-        entry: &Entry,
-        reader: &mut Reader<&mut dyn Read>,
-    ) -> Done {
+    fn file(&mut self, parent: &OwnedFd, name: &Name, entry: &Entry, reader: &mut Tar<'_>) -> Done {
         let file = std::fs::File::from(self.create(parent, name)?);
+        self.record_replaced(reader)?;
         let mut end = 0;
-        for extent in entry.extents.iter().filter(|extent| extent.length > 0) {
-            end = extent.offset;
-            let mut left = extent.length;
-            while left > 0 {
-                let most = usize::try_from(left).unwrap_or(usize::MAX).min(self.buffer.len());
-                let read = reader.read_data(&mut self.buffer[..most]).map_err(Reason::Archive)?;
-                if read == 0 {
-                    return Err("the archive has less data than the entry says".into());
-                }
-                file.write_all_at(&self.buffer[..read], end)?;
-                end += read as u64;
-                left -= read as u64;
+        if self.with_data && entry.stored > 0 {
+            reader.inner_mut().contents(name.path().as_os_str().as_bytes(), &entry.extents)?;
+            for extent in entry.extents.iter().filter(|extent| extent.length > 0) {
+                self.extent(&file, extent, reader)?;
+                end = extent.offset + extent.length;
             }
+            reader.inner_mut().resume();
         }
         if end != entry.size {
             ftruncate(&file, i64::try_from(entry.size).map_err(|_| Errno::EFBIG)?)?;
         }
         self.file_attributes(&file.into(), entry)
+    }
+
+    fn extent(&mut self, file: &std::fs::File, extent: &Extent, reader: &mut Tar<'_>) -> Done {
+        let (mut position, mut left) = (extent.offset, extent.length);
+        while left > 0 {
+            let most = usize::try_from(left).unwrap_or(usize::MAX).min(self.buffer.len());
+            let read = reader.read_data(&mut self.buffer[..most]).map_err(Reason::Archive)?;
+            if read == 0 {
+                return Err("the archive has less data than the entry says".into());
+            }
+            file.write_all_at(&self.buffer[..read], position)?;
+            position += read as u64;
+            left -= read as u64;
+        }
+        Ok(())
     }
 
     fn file_attributes(&self, file: &OwnedFd, entry: &Entry) -> Done {
@@ -312,8 +376,8 @@ impl Unpacker {
 
     fn fifo(&mut self, parent: &OwnedFd, name: &Name, entry: &Entry) -> Done {
         self.tree.clear(parent, name)?;
-        let mode = Mode::from_bits_truncate(entry.mode & 0o777 | 0o600);
-        make_fifo(parent, name, mode)?;
+        // The unpacker's umask is empty, so that this is the mode; a FIFO is never opened here.
+        mkfifoat(parent, name.leaf(), Mode::from_bits_truncate(entry.mode & 0o777 | 0o600))?;
         self.times(parent, name, entry)
     }
 
@@ -363,6 +427,10 @@ impl Unpacker {
     }
 
     fn finish(mut self) -> Result<Unpacked> {
+        // Those without an entry get a time too, so that the same layer is always the same tree.
+        for name in self.tree.implied() {
+            self.directory_times.entry(name).or_insert((0, 0));
+        }
         for (name, (sec, nsec)) in std::mem::take(&mut self.directory_times) {
             // A directory that a later entry replaced has no time to set.
             let Ok(Some(dir)) = self.tree.existing(&name) else { continue };
@@ -375,12 +443,6 @@ impl Unpacker {
 
 fn owner(entry: &Entry) -> Owner {
     Owner { uid: entry.uid, gid: entry.gid }
-}
-
-fn make_fifo(parent: &OwnedFd, name: &Name, mode: Mode) -> std::result::Result<(), Errno> {
-    mkfifoat(parent, name.leaf(), Mode::S_IRUSR | Mode::S_IWUSR)?;
-    // Past the umask; a FIFO is never opened here. It cannot be a link: it was just made.
-    fchmodat(parent, name.leaf(), mode, FchmodatFlags::NoFollowSymlink)
 }
 
 /// Sets the attributes that are the image's own affair. `trusted.*` and `security.*` are not, nor

@@ -19,11 +19,12 @@ pub(super) struct Owner {
 /// The owner that files made in a tree show: the user, and a group that a setgid directory above
 /// the store may have decided.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Shown(Owner);
+pub(in crate::store) struct Shown(Owner);
 
 impl Shown {
-    pub(super) fn of(root: &OwnedFd) -> Result<Self, Errno> {
-        let stat = fstat(root)?;
+    /// The owner of what is made in a directory, by the directory's own.
+    pub(in crate::store) fn of(dir: &OwnedFd) -> Result<Self, Errno> {
+        let stat = fstat(dir)?;
         Ok(Shown(Owner { uid: stat.st_uid, gid: stat.st_gid }))
     }
 

@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
 
 use nix::errno::Errno;
-use nix::fcntl::{AtFlags, OFlag, openat};
+use nix::fcntl::{AtFlags, OFlag, openat, renameat};
 use nix::sys::stat::{FileStat, Mode, SFlag, fstatat, mkdirat, mknodat};
 use nix::unistd::{UnlinkatFlags, unlinkat};
 
@@ -24,6 +24,38 @@ pub(super) struct Tree {
     root: Rc<OwnedFd>,
     open: HashMap<Name, Rc<OwnedFd>>,
     shown: Shown,
+    aside: Option<Aside>,
+    implied: Vec<Name>,
+}
+
+/// Where files go that a later entry of the same layer replaces: the stream still has them.
+pub(super) struct Aside {
+    layer: OwnedFd,
+    dir: Option<OwnedFd>,
+    moved: u64,
+    /// Not yet recorded.
+    new: Vec<(Name, u64)>,
+}
+
+impl Aside {
+    /// Beside the tree of a layer.
+    pub(super) fn in_layer(layer: OwnedFd) -> Self {
+        Aside { layer, dir: None, moved: 0, new: Vec::new() }
+    }
+
+    fn take(&mut self, parent: &OwnedFd, name: &Name) -> Result<(), Errno> {
+        let dir = match &self.dir {
+            Some(dir) => dir,
+            None => {
+                mkdirat(&self.layer, REPLACED, Mode::S_IRWXU)?;
+                self.dir.insert(openat(&self.layer, REPLACED, DIRECTORY, Mode::empty())?)
+            }
+        };
+        self.moved += 1;
+        renameat(parent, name.leaf(), dir, self.moved.to_string().as_str())?;
+        self.new.push((name.clone(), self.moved));
+        Ok(())
+    }
 }
 
 /// What stands at a name.
@@ -67,15 +99,23 @@ impl From<io::Error> for Blocked {
     }
 }
 
+/// The directory of a layer that holds what was replaced.
+const REPLACED: &str = "replaced";
+
 const DIRECTORY: OFlag =
     OFlag::O_RDONLY.union(OFlag::O_DIRECTORY).union(OFlag::O_NOFOLLOW).union(OFlag::O_CLOEXEC);
 
 impl Tree {
     /// Takes an empty directory; an archive need not have an entry for its root.
-    pub(super) fn new(root: OwnedFd) -> io::Result<Self> {
-        let shown = Shown::of(&root)?;
+    pub(super) fn new(root: OwnedFd, shown: Shown, aside: Option<Aside>) -> io::Result<Self> {
         shown.write_directory(&root, Owner { uid: 0, gid: 0 }, 0o755)?;
-        Ok(Tree { root: Rc::new(root), open: HashMap::new(), shown })
+        Ok(Tree {
+            root: Rc::new(root),
+            open: HashMap::new(),
+            shown,
+            aside,
+            implied: vec![Name::root()],
+        })
     }
 
     /// What files of this tree show as their owner.
@@ -137,7 +177,13 @@ impl Tree {
             set_opaque(&fd)?;
         }
         self.shown.write_directory(&fd, Owner { uid: 0, gid: 0 }, 0o755)?;
+        self.implied.push(name.clone());
         Ok(fd)
+    }
+
+    /// Directories that were made because something is in them; some have got an entry since.
+    pub(super) fn implied(&mut self) -> Vec<Name> {
+        std::mem::take(&mut self.implied)
     }
 
     /// Remembers an open directory.
@@ -162,17 +208,23 @@ impl Tree {
     /// Removes what stands at a name, and says what it was.
     pub(super) fn clear(&mut self, parent: &OwnedFd, name: &Name) -> Result<Present, Blocked> {
         let present = self.present(parent, name)?;
-        match present {
-            Present::Nothing => (),
-            Present::Directory => {
-                // A directory that gives way takes the open ones below it along; what is written
-                // to those would be lost.
-                self.open.retain(|open, _| !open.is_within(name));
-                remove::tree(parent, name.leaf())?;
-            }
+        if present == Present::Directory {
+            // A directory that gives way takes the open ones below it along; what is written to
+            // those would be lost.
+            self.open.retain(|open, _| !open.is_within(name));
+        }
+        match (present, &mut self.aside) {
+            (Present::Nothing, _) => (),
+            (Present::Directory | Present::Other, Some(aside)) => aside.take(parent, name)?,
+            (Present::Directory, None) => remove::tree(parent, name.leaf())?,
             _ => unlinkat(parent, name.leaf(), UnlinkatFlags::NoRemoveDir)?,
         }
         Ok(present)
+    }
+
+    /// What was moved aside since this was last asked: its name, and its number there.
+    pub(super) fn replaced(&mut self) -> Vec<(Name, u64)> {
+        self.aside.as_mut().map(|aside| std::mem::take(&mut aside.new)).unwrap_or_default()
     }
 }
 

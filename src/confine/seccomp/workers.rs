@@ -1,0 +1,122 @@
+//! The filters of the processes that read foreign archives.
+
+use super::policy::{Clause, Condition, Operator};
+use super::{Action, Architecture, Policy, Rule};
+
+/// Jobs and answers, bytes in and out, memory, and the end.
+const CALLS: &[&str] = &[
+    "close",
+    "read",
+    "recvmsg",
+    "restart_syscall",
+    "rt_sigprocmask",
+    "rt_sigreturn",
+    "sendmsg",
+    "write",
+    // the allocator and std
+    "brk",
+    "clock_gettime",
+    "clock_gettime64",
+    "futex",
+    "futex_time64",
+    "getpid",
+    "getrandom",
+    "gettid",
+    "madvise",
+    "mremap",
+    "munmap",
+    "sigaltstack",
+    "exit",
+    "exit_group",
+];
+
+/// Making files below a directory that is open.
+const FILES: &[&str] = &[
+    "fchmod",
+    "fsetxattr",
+    "fstat",
+    "fstat64",
+    "fstatat64",
+    "ftruncate",
+    "ftruncate64",
+    "getdents64",
+    "linkat",
+    "lseek",
+    "mkdirat",
+    "mknodat",
+    "newfstatat",
+    "openat",
+    "openat2",
+    "pread64",
+    "pwrite64",
+    "renameat",
+    "renameat2",
+    "statx",
+    "symlinkat",
+    "unlinkat",
+    "utimensat",
+    "utimensat_time64",
+    // a thread's beginnings and its stack
+    "rseq",
+    "rt_sigaction",
+    "sched_getaffinity",
+    "set_robust_list",
+];
+
+impl Policy {
+    /// The filter of the process that inflates: it reads one descriptor and writes another, opens
+    /// nothing, starts nothing, and has no address for anything.
+    pub fn for_inflater(arch: Architecture) -> Self {
+        let mut policy = Policy::new(arch, Action::KillProcess);
+        policy.put(CALLS, Action::Allow);
+        // Memory is never executable that was not so at the start.
+        for name in ["mmap", "mmap2", "mprotect"] {
+            let exec = libc::PROT_EXEC as u64;
+            let rule =
+                only(Condition { argument: 2, mask: exec, operator: Operator::Equal, value: 0 });
+            policy.rules.insert(name.into(), rule);
+        }
+        // F_GETFD is what std asks of a descriptor it closes, where it was built with checks, and
+        // F_GETFL and F_SETFD what the C library does to a directory that it reads.
+        let commands =
+            [libc::F_GETFD, libc::F_SETFD, libc::F_GETFL, libc::F_DUPFD_CLOEXEC].map(|command| {
+                Clause {
+                    conditions: vec![Condition::int(1, command.cast_unsigned())],
+                    action: Action::Allow,
+                }
+            });
+        for name in ["fcntl", "fcntl64"] {
+            let rule = Rule { clauses: commands.to_vec(), otherwise: Action::KillProcess };
+            policy.rules.insert(name.into(), rule);
+        }
+        policy
+    }
+
+    /// The filter of the process that unpacks: files, and threads of its own. Landlock says where
+    /// the files may be. Modes are changed by descriptor only, since Landlock has no say in that.
+    pub fn for_unpacker(arch: Architecture) -> Self {
+        let mut policy = Policy::for_inflater(arch);
+        policy.put(FILES, Action::Allow);
+        let refused = |errno: nix::errno::Errno| {
+            Action::Errno(u16::try_from(errno as i32).unwrap_or(libc::EPERM as u16))
+        };
+        // Its flags are in memory that a filter cannot see; the C library takes clone(2) then.
+        policy.put(&["clone3"], refused(nix::errno::Errno::ENOSYS));
+        // Names for threads and memory areas, which are for debuggers only.
+        policy.put(&["prctl"], refused(nix::errno::Errno::EINVAL));
+        // CLONE_THREAD: a thread, never a process.
+        let thread = libc::CLONE_THREAD as u64;
+        let is_thread =
+            Condition { argument: 0, mask: thread, operator: Operator::Equal, value: thread };
+        policy.rules.insert("clone".into(), only(is_thread));
+        policy
+    }
+}
+
+/// Allowed under one condition.
+fn only(condition: Condition) -> Rule {
+    Rule {
+        clauses: vec![Clause { conditions: vec![condition], action: Action::Allow }],
+        otherwise: Action::KillProcess,
+    }
+}

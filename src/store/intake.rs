@@ -1,0 +1,197 @@
+//! Layers on their way into the store, whoever brings them.
+
+use std::io::Read;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use super::catalogue::{self, Documents};
+use super::layer::{Info, directory_name};
+use super::staging::Staging;
+use super::workshop::{Done, Workshop};
+use super::{Imported, Store};
+use crate::error::{Error, Result};
+use crate::image::{Digest, Reference, Section};
+
+/// What a layer must turn out to be, as far as its image says.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Expected {
+    /// The digest of the bytes as packed.
+    pub packed: Option<Digest>,
+    /// The digest of the tar stream.
+    pub diff_id: Option<Digest>,
+    /// Nothing vouches for the stream, so that it must have its end marker: nothing else would tell
+    /// that it was cut between two entries.
+    pub end_marker: bool,
+}
+
+/// An import or pull under way: its staging directory, its processes, and the layers that are
+/// unpacked. They are renamed into place when every one is verified; a source that fails leaves
+/// nothing.
+pub struct Intake<'a> {
+    store: &'a Store,
+    // The processes end before their directory goes.
+    workshop: Workshop,
+    staging: Staging,
+    arrived: Mutex<Arrived>,
+}
+
+#[derive(Default)]
+struct Arrived {
+    /// Unpacked and verified, still in staging: directory, digest and record.
+    ready: Vec<(String, Digest, Info)>,
+    /// How many directories have been made.
+    begun: usize,
+    layers_new: usize,
+    bytes: u64,
+}
+
+impl<'a> Intake<'a> {
+    /// Starts one that takes up to `pairs` layers at the same time. Call it before there are
+    /// threads: it forks.
+    pub fn open(store: &'a Store, pairs: usize) -> Result<Self> {
+        let staging = Staging::new(store)?;
+        let workshop = Workshop::open(&staging, pairs)?;
+        Ok(Intake { store, workshop, staging, arrived: Mutex::default() })
+    }
+
+    pub(super) fn workshop(&self) -> &Workshop {
+        &self.workshop
+    }
+
+    pub(super) fn staging(&self) -> &Staging {
+        &self.staging
+    }
+
+    fn arrived(&self) -> MutexGuard<'_, Arrived> {
+        // Only whole values are put in under the lock.
+        self.arrived.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The record of a layer that is in the store, or has arrived just now.
+    pub(super) fn known(&self, diff_id: &Digest) -> Result<Option<Info>> {
+        let here = self.arrived().ready.iter().find(|(_, id, _)| id == diff_id).cloned();
+        match here {
+            Some((.., info)) => Ok(Some(info)),
+            None => Info::read(self.store, diff_id),
+        }
+    }
+
+    /// Whether a layer need not be brought.
+    pub fn has(&self, diff_id: &Digest) -> Result<bool> {
+        self.known(diff_id).map(|known| known.is_some())
+    }
+
+    /// Unpacks a layer from a stream; `seen` is told how many packed bytes came. Several threads
+    /// may do so at once.
+    pub fn stream(
+        &self,
+        raw: &mut (dyn Read + Send),
+        expected: Expected,
+        seen: &(dyn Fn(u64) + Sync),
+    ) -> Result<()> {
+        self.layer(expected, |dir| self.workshop.unpack(dir, raw, expected.packed, seen)).map(drop)
+    }
+
+    /// Unpacks a layer that lies in a file.
+    pub(super) fn section(&self, section: Section, expected: Expected) -> Result<(Digest, Info)> {
+        self.layer(expected, |dir| {
+            self.workshop.unpack_section(dir, section, expected.packed, &|_| ())
+        })
+    }
+
+    /// Unpacks a layer that is made as a tar stream.
+    pub(super) fn made(&self, make: impl FnOnce(OwnedFd) -> Result<()>) -> Result<(Digest, Info)> {
+        self.layer(Expected::default(), |dir| self.workshop.unpack_made(dir, false, make))
+    }
+
+    /// The tree that a stream stands for, without the contents of its files: its directory, which
+    /// goes with the intake, and the stream's digest.
+    pub(super) fn outline(
+        &self,
+        make: impl FnOnce(OwnedFd) -> Result<()>,
+    ) -> Result<(PathBuf, Digest)> {
+        let (name, _dir) = self.begin()?;
+        let done = self.workshop.unpack_made(&name, true, make)?;
+        Ok((self.staging.path().join(name), done.diff_id))
+    }
+
+    /// Removes an outline that is not needed any more.
+    pub(super) fn forget(&self, outline: &Path) {
+        // What cannot be removed now goes with the staging directory.
+        let _goes_later = self.staging.remove(outline);
+    }
+
+    /// A new directory for a layer.
+    fn begin(&self) -> Result<(String, OwnedFd)> {
+        let name = {
+            let mut arrived = self.arrived();
+            arrived.begun += 1;
+            format!("layer-{}", arrived.begun - 1)
+        };
+        let dir = self.staging.directory(&name)?;
+        Ok((name, dir))
+    }
+
+    fn layer(
+        &self,
+        expected: Expected,
+        unpack: impl FnOnce(&str) -> Result<Done>,
+    ) -> Result<(Digest, Info)> {
+        let (name, dir) = self.begin()?;
+        let done = unpack(&name)?;
+        if let Some(expected) = expected.diff_id
+            && expected != done.diff_id
+        {
+            return Err(Error::new(format!(
+                "unpacked content has the digest {}, the config says {expected}",
+                done.diff_id
+            )));
+        }
+        if expected.end_marker && !done.unpacked.end_marker {
+            return Err(Error::new("the archive is cut short: it has no end marker"));
+        }
+        let info = Info::of(&done);
+        info.write(&dir)?;
+        self.arrived().ready.push((name, done.diff_id, info.clone()));
+        Ok((done.diff_id, info))
+    }
+
+    /// Puts the layers that have arrived in their places: what a pull that fails later has brought
+    /// need not be brought again. They are dangling until a name leads to them.
+    pub fn settle(&self) -> Result<()> {
+        let ready = std::mem::take(&mut self.arrived().ready);
+        if ready.is_empty() {
+            return Ok(());
+        }
+        self.staging.sync()?;
+        for (name, diff_id, info) in ready {
+            let to = self.store.layers_dir().join(directory_name(&diff_id));
+            // Another import may have been faster; ours goes with the staging directory then.
+            if self.staging.publish_directory(&name, &to)? {
+                let mut arrived = self.arrived();
+                arrived.layers_new += 1;
+                arrived.bytes += info.size;
+            }
+        }
+        Ok(())
+    }
+
+    /// Names the image; an image that has the name already loses it.
+    pub(super) fn finish(
+        self,
+        reference: &Reference,
+        documents: &Documents<'_>,
+    ) -> Result<Imported> {
+        self.settle()?;
+        let digest = catalogue::publish(self.store, &self.staging, reference, documents)?;
+        let arrived = self.arrived();
+        Ok(Imported {
+            name: reference.to_string(),
+            digest,
+            layers_new: arrived.layers_new,
+            layers_shared: documents.diff_ids.len().saturating_sub(arrived.layers_new),
+            bytes: arrived.bytes,
+        })
+    }
+}
