@@ -1,6 +1,7 @@
 //! The command line: syntax only. No file is opened and no environment read here.
 
 mod overlay;
+mod registry;
 mod values;
 
 use std::ffi::OsString;
@@ -8,6 +9,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
+pub use registry::{LoginArgs, LogoutArgs, RegistryArgs};
 pub use values::{EnvArg, UlimitArg, Volume};
 
 use crate::profile::{Control, Duration, Hostname, NetworkMode, Scratch, TmpfsGrant, UserSpec};
@@ -35,6 +37,10 @@ pub enum Command {
     Import(ImportArgs),
     /// List the images in the store.
     Images(ImagesArgs),
+    /// Tell a registry who you are, and keep it for the commands that speak to it.
+    Login(LoginArgs),
+    /// Forget the credential for a registry.
+    Logout(LogoutArgs),
     /// Try on this machine each thing that a box needs, and say what to change.
     Doctor(DoctorArgs),
 }

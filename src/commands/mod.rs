@@ -4,7 +4,9 @@ mod doctor;
 mod explain;
 mod images;
 mod import;
+mod login;
 mod plan;
+mod registries;
 mod run;
 
 use crate::cli::Command;
@@ -22,6 +24,8 @@ pub fn dispatch(command: &Command) -> Result<i32> {
             import::import(&args.name, &args.source, directories.store()?, args.quiet).map(|()| 0)
         }
         Command::Images(args) => images::images(directories.store()?, args.json).map(|()| 0),
+        Command::Login(args) => login::login(args, &directories).map(|()| 0),
+        Command::Logout(args) => login::logout(args, &directories).map(|()| 0),
         Command::Doctor(args) => doctor::doctor(args),
     }
 }

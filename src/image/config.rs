@@ -3,7 +3,7 @@
 use oci_spec::image::ImageConfiguration;
 use serde::Serialize;
 
-use super::Digest;
+use super::{Digest, Platform};
 use crate::error::{Error, Result};
 
 /// The part of an OCI (or docker) image configuration that matters for running it.
@@ -27,6 +27,9 @@ pub struct Config {
     pub created: Option<String>,
     /// The processor, in Go's words (`amd64`).
     pub architecture: String,
+    /// The processor's variant (`v7`), where it has one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub variant: Option<String>,
     /// The operating system, in Go's words (`linux`).
     pub os: String,
     /// The digests of the layers as uncompressed tar streams, lowest first.
@@ -59,9 +62,15 @@ impl Config {
             stop_signal: set(run.stop_signal()),
             created: set(whole.created()),
             architecture: whole.architecture().to_string(),
+            variant: set(whole.variant()),
             os: whole.os().to_string(),
             diff_ids,
         })
+    }
+
+    /// What the image was made for.
+    pub fn platform(&self) -> Platform {
+        Platform::new(&self.os, &self.architecture, self.variant.as_deref())
     }
 }
 

@@ -4,8 +4,10 @@
 mod compression;
 mod config;
 mod digest;
+mod index;
 mod manifest;
 mod members;
+mod platform;
 mod reference;
 mod source;
 pub mod tar;
@@ -13,9 +15,11 @@ pub mod tar;
 pub use compression::{Compression, Inflate, peek};
 pub use config::Config;
 pub use digest::{Digest, Hashing};
+pub use index::{Candidate, ReadDocument, choose};
 pub use manifest::{
     LayerDescriptor, MANIFEST_MEDIA_TYPE, Manifest, compose_config, compose_manifest, timestamp,
 };
 pub use members::Section;
+pub use platform::Platform;
 pub use reference::Reference;
 pub use source::{Bundle, Layer, Source};

@@ -1,6 +1,8 @@
 //! Image names.
 
+use std::cmp::Ordering;
 use std::fmt;
+use std::hash::{Hash, Hasher};
 
 use super::Digest;
 use crate::error::{Error, Result};
@@ -14,11 +16,13 @@ const DEFAULT_TAG: &str = "latest";
 /// so that `debian` and `debian:latest` are equal, and both are `docker.io/library/debian`: a name
 /// is kept in its shortest form. The grammar is that of the OCI distribution specification and of
 /// docker's references; what it allows never needs escaping.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Clone)]
 pub struct Reference {
     name: String,
     tag: String,
     digest: Option<Digest>,
+    // Whether a registry was named. It says how to look for the image, and not which it is.
+    qualified: bool,
 }
 
 impl Reference {
@@ -67,9 +71,10 @@ impl Reference {
         if !tag_bytes.iter().all(|&b| word(b) || b == b'.' || b == b'-') {
             return Err(wrong("has a tag with other than letters, digits and . _ -"));
         }
+        let qualified = host.is_some();
         let name = shortest(host, path);
         let tag = if digest.is_some() { DEFAULT_TAG } else { tag };
-        Ok(Reference { name, tag: tag.to_owned(), digest })
+        Ok(Reference { name, tag: tag.to_owned(), digest, qualified })
     }
 
     /// The name without tag and digest, in its shortest form.
@@ -87,9 +92,10 @@ impl Reference {
         self.digest
     }
 
-    /// Whether no registry was named: the user's configuration may then say which is meant.
+    /// Whether no registry was named: the user's configuration may then say which is meant. It has
+    /// no say in what was named `docker.io/…`, also where the name is kept without that.
     pub fn is_short(&self) -> bool {
-        split_host(&self.name).0.is_none()
+        !self.qualified
     }
 
     /// The host, with its port where it has one, and the repository there.
@@ -115,6 +121,38 @@ impl Reference {
             Some(digest) => format!("{}@{digest}", self.name),
             None => format!("{}:{}", self.name, self.tag),
         }
+    }
+}
+
+impl Reference {
+    fn key(&self) -> (&str, &str, Option<Digest>) {
+        (&self.name, &self.tag, self.digest)
+    }
+}
+
+impl PartialEq for Reference {
+    fn eq(&self, other: &Self) -> bool {
+        self.key() == other.key()
+    }
+}
+
+impl Eq for Reference {}
+
+impl PartialOrd for Reference {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Reference {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.key().cmp(&other.key())
+    }
+}
+
+impl Hash for Reference {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.key().hash(state);
     }
 }
 
@@ -215,6 +253,7 @@ mod tests {
         assert_eq!(parse("quay.io/a/b").registry(), ("quay.io", "a/b".to_owned()));
         assert_eq!(parse("docker.io/a.b/c").registry(), ("docker.io", "a.b/c".to_owned()));
         assert!(parse("a/b").is_short() && !parse("localhost/b").is_short());
+        assert!(parse("debian").is_short() && !parse("docker.io/library/debian").is_short());
         let moved = parse("debian:12").in_repository("mirror.example/x/debian").unwrap();
         assert_eq!(moved.full(), "mirror.example/x/debian:12");
     }

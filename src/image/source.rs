@@ -1,28 +1,24 @@
 //! What `casemate import` is given: an image in one of its archive formats, or a bare root file
 //! system. Told apart by content, never by file name.
 
-use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::Arc;
 
-use oci_spec::image::{Descriptor, ImageIndex};
 use serde::Deserialize;
 
-use super::manifest::{self, Manifest, Target};
+use super::index::{self, Candidate};
+use super::manifest::{self, Manifest};
 use super::members::{Index, Members, Section};
 use super::tar::Reader;
-use super::{Compression, Config, Digest, Inflate};
+use super::{Compression, Config, Digest, Inflate, Platform};
 use crate::error::{During, Error, Result};
 use crate::sys::fs::{Resolve, cwd, identity, openat2};
 
 /// The largest manifest, index or config that is read; registries refuse manifests of 4 MiB.
 const MAX_DOCUMENT: u64 = 4 << 20;
-/// How deep an index may point to further indexes, and how many manifests there may be.
-const MAX_NESTING: usize = 4;
-const MAX_MANIFESTS: usize = 1000;
 
 /// A source that has been recognised.
 pub enum Source {
@@ -189,10 +185,9 @@ fn oci_layout(members: Members) -> Result<Bundle> {
         let version = layout.version;
         return Err(Error::new(format!("OCI image layout of version {version}: not supported")));
     }
-    let index = manifest::parse_index(&members.read("index.json", MAX_DOCUMENT)?, None)?;
-    let chosen = choose(&members, &index)?;
-    let media_type = chosen.media_type().to_string();
-    let json = blob(&members, manifest::digest(&chosen)?, chosen.size())?;
+    let chosen = choose(&members, &members.read("index.json", MAX_DOCUMENT)?)?;
+    let media_type = chosen.media_type;
+    let json = blob(&members, chosen.digest, chosen.size)?;
     let manifest = Manifest::parse(&json, &media_type)?;
     let config_json = blob(&members, manifest.config, manifest.config_size)?;
     let config = Config::parse(&config_json)?;
@@ -224,77 +219,23 @@ fn blob(members: &Members, digest: Digest, size: u64) -> Result<Vec<u8>> {
 }
 
 /// The one manifest of an index that is for this host.
-fn choose(members: &Members, index: &ImageIndex) -> Result<Descriptor> {
-    let mut found = Vec::new();
-    flatten(members, index, None, 0, &mut found)?;
-    if found.is_empty() {
-        return Err(Error::new("the index has no image manifest"));
-    }
-    let host = manifest::host_architecture();
-    let platform = |descriptor: &Descriptor| {
-        descriptor.platform().as_ref().map(|p| (p.os().to_string(), p.architecture().to_string()))
-    };
-    let fits = |(_, descriptor): &(_, Descriptor)| {
-        platform(descriptor).is_none_or(|(os, cpu)| os == "linux" && cpu == host)
-    };
-    let mut seen = BTreeSet::new();
-    let mut fitting: Vec<_> = found.iter().filter(|f| fits(f)).collect();
-    fitting.retain(|(_, descriptor)| seen.insert(descriptor.digest().to_string()));
+fn choose(members: &Members, json: &[u8]) -> Result<Candidate> {
+    let mut read = |digest: Digest, size: u64, _: &str| blob(members, digest, size);
+    let mut fitting = index::choose(json, None, &Platform::host(), &mut read)?;
+    // Of one image for several variants of the processor the best is meant.
+    let best = fitting[0].clone();
+    fitting.retain(|other| other.name != best.name || other.platform == best.platform);
     match fitting.as_slice() {
-        [(_, one)] => Ok(one.clone()),
-        [] => {
-            let there = found.iter().filter_map(|(_, d)| platform(d));
-            let there: BTreeSet<_> = there.map(|(os, cpu)| format!("{os}/{cpu}")).collect();
-            let there: Vec<_> = there.into_iter().collect();
-            Err(Error::new(format!("no image for linux/{host}, only for {}", there.join(", "))))
-        }
+        [one] => Ok(one.clone()),
         several => {
-            let names: Vec<_> = several
-                .iter()
-                .map(|(name, d)| name.clone().unwrap_or_else(|| d.digest().to_string()))
-                .collect();
+            let named =
+                |one: &Candidate| one.name.clone().unwrap_or_else(|| one.digest.to_string());
+            let names: Vec<_> = several.iter().map(named).collect();
             let count = names.len();
             Err(Error::new(format!("holds {count} images: {}", names.join(", ")))
                 .hint("copy one of them out, for example: skopeo copy oci:DIR:NAME oci:NEW:NAME"))
         }
     }
-}
-
-/// Collects the manifests of an index and the indexes in it, each with the name it goes by.
-fn flatten(
-    members: &Members,
-    index: &ImageIndex,
-    name: Option<&str>,
-    depth: usize,
-    found: &mut Vec<(Option<String>, Descriptor)>,
-) -> Result<()> {
-    for descriptor in index.manifests() {
-        let annotations = descriptor.annotations().as_ref();
-        let own = annotations.and_then(|a| {
-            a.get("io.containerd.image.name").or_else(|| a.get("org.opencontainers.image.ref.name"))
-        });
-        let name = own.map(String::as_str).or(name);
-        let media_type = descriptor.media_type().to_string();
-        match manifest::target(&media_type) {
-            Some(Target::Manifest) => {
-                if found.len() >= MAX_MANIFESTS {
-                    return Err(Error::new(format!("more than {MAX_MANIFESTS} manifests")));
-                }
-                found.push((name.map(str::to_owned), descriptor.clone()));
-            }
-            Some(Target::Index) if depth < MAX_NESTING => {
-                let json = blob(members, manifest::digest(descriptor)?, descriptor.size())?;
-                let inner = manifest::parse_index(&json, Some(&media_type))?;
-                flatten(members, &inner, name, depth + 1, found)?;
-            }
-            Some(Target::Index) => {
-                return Err(Error::new(format!("indexes nested more than {MAX_NESTING} deep")));
-            }
-            // Signatures, attestations and the like: the specification says to leave them out.
-            None => (),
-        }
-    }
-    Ok(())
 }
 
 fn docker_save(members: Members) -> Result<Bundle> {

@@ -2,8 +2,12 @@
 //! from an image, a profile or the command line is escaped here, once.
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
+mod prompt;
+
 use std::fmt::Write as _;
 use std::io::{self, Write as _};
+
+pub use prompt::{ask, ask_secret};
 
 use crate::error::Error;
 
