@@ -1,6 +1,7 @@
 //! The command line: syntax only. No file is opened and no environment read here.
 
 mod overlay;
+mod store;
 mod values;
 
 use std::ffi::OsString;
@@ -8,7 +9,11 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
-pub use values::{EnvArg, UlimitArg, Volume};
+pub use store::{
+    CompleteArgs, CompletionArgs, ImagesArgs, InspectArgs, PruneArgs, RmiArgs, Shell, StoreArgs,
+    StoreCommand, TagArgs, UsageArgs,
+};
+pub use values::{ByteCount, EnvArg, UlimitArg, Volume};
 
 use crate::profile::{Control, Duration, Hostname, NetworkMode, Scratch, TmpfsGrant, UserSpec};
 
@@ -35,8 +40,23 @@ pub enum Command {
     Import(ImportArgs),
     /// List the images in the store.
     Images(ImagesArgs),
+    /// Print what is known of an image: its program, its layers, what it shares.
+    Inspect(InspectArgs),
+    /// Give an image more names.
+    Tag(TagArgs),
+    /// Remove images.
+    Rmi(RmiArgs),
+    /// Remove what no image needs, and images by age or size.
+    Prune(PruneArgs),
+    /// Look after the store.
+    Store(StoreArgs),
     /// Try on this machine each thing that a box needs, and say what to change.
     Doctor(DoctorArgs),
+    /// Print a script that completes words in a shell.
+    Completion(CompletionArgs),
+    /// Complete a word, for the scripts of `completion`.
+    #[command(name = "__complete", hide = true)]
+    Complete(CompleteArgs),
 }
 
 /// `casemate run`
@@ -156,14 +176,6 @@ pub struct ImportArgs {
     /// Print no summary.
     #[arg(short, long)]
     pub quiet: bool,
-}
-
-/// `casemate images`
-#[derive(Debug, Args)]
-pub struct ImagesArgs {
-    /// Print JSON.
-    #[arg(long)]
-    pub json: bool,
 }
 
 /// `casemate doctor`

@@ -7,6 +7,8 @@ use std::path::Path;
 use nix::sys::stat::fstat;
 
 use super::catalogue::{self, Documents};
+use super::hold::Held;
+use super::index::Origin;
 use super::layer::{Info, directory_name};
 use super::pipeline::{Packed, Ran, Sink, run, send_packed};
 use super::staging::{Staging, make_and_open};
@@ -39,11 +41,13 @@ struct Work<'a> {
     store: &'a Store,
     staging: Staging,
     ready: Vec<(String, Digest, Info)>,
+    /// All layers of the image, until it has its name: nobody else would know that they are needed.
+    held: Vec<Held>,
 }
 
 /// Imports a source under a name. An image that has the name already loses it.
 pub fn import(store: &Store, reference: &Reference, source: &Path) -> Result<Imported> {
-    let work = Work { store, staging: Staging::new(store)?, ready: Vec::new() };
+    let work = Work { store, staging: Staging::new(store)?, ready: Vec::new(), held: Vec::new() };
     let opened = Source::open(source, || work.staging.scratch())?;
     let within = |error: Error| error.within(format_args!("import {}", source.display()));
     match opened {
@@ -65,7 +69,13 @@ impl Work<'_> {
                 |error: Error| error.within(format_args!("layer {} of {total}", number + 1));
             let known = match self.ready.iter().find(|(_, ready, _)| ready == diff_id) {
                 Some((_, _, info)) => Some(info.clone()),
-                None => Info::read(self.store, diff_id)?,
+                None => match Held::layer(self.store, diff_id)? {
+                    Some(held) => {
+                        self.held.push(held);
+                        Info::read(self.store, diff_id)?
+                    }
+                    None => None,
+                },
             };
             let info = match known {
                 Some(info) => info,
@@ -98,6 +108,7 @@ impl Work<'_> {
             config: &bundle.config_json,
             diff_ids: &bundle.config.diff_ids,
             hidden_layers,
+            origin: Origin::default(),
         };
         self.finish(reference, &documents)
     }
@@ -137,6 +148,7 @@ impl Work<'_> {
             config: &config,
             diff_ids: &diff_ids,
             hidden_layers: 0,
+            origin: Origin::default(),
         };
         self.finish(reference, &documents)
     }
@@ -168,11 +180,12 @@ impl Work<'_> {
         let stream = Packed { digest: diff_id, size, compression: Compression::None };
         let info = Info::of(produced.unwrap_or(stream), unpacked);
         info.write(&dir)?;
+        self.held.push(Held::staged(dir)?);
         self.ready.push((name, diff_id, info.clone()));
         Ok((diff_id, info))
     }
 
-    fn finish(self, reference: &Reference, documents: &Documents<'_>) -> Result<Imported> {
+    fn finish(mut self, reference: &Reference, documents: &Documents<'_>) -> Result<Imported> {
         let (mut layers_new, mut bytes) = (0, 0);
         if !self.ready.is_empty() {
             self.staging.sync()?;
@@ -183,6 +196,8 @@ impl Work<'_> {
             if self.staging.publish_directory(name, &to)? {
                 layers_new += 1;
                 bytes += info.size;
+            } else {
+                self.held.extend(Held::layer(self.store, diff_id)?);
             }
         }
         let digest = catalogue::publish(self.store, &self.staging, reference, documents)?;
