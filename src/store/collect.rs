@@ -119,7 +119,9 @@ pub(super) fn remove(
         Ok(needed) => {
             let layers = candidates.layers.difference(&needed.layers).copied().collect();
             let documents = candidates.documents.difference(&needed.documents).copied().collect();
-            discard(store, &staging, layers, documents, &mut removed)?;
+            if let Err(error) = discard(store, &staging, layers, documents, &mut removed) {
+                errors.push(error);
+            }
             removed.documents.clear();
         }
         Err(error) => errors.push(error),
@@ -196,6 +198,10 @@ pub(super) fn prune(store: &Store, prune: &Prune, dry_run: bool) -> Result<Remov
     removed.names.sort();
     removed.images = goes.iter().copied().collect();
     removed.images.sort();
+    let mut own = Needs::default();
+    for entry in &gone {
+        let _unreadable = own.add(store, entry);
+    }
     let needed = Needs::of_all(store, &index)?;
     let layers: Vec<_> =
         on_disk(store, "layers")?.into_iter().filter(|id| !needed.layers.contains(id)).collect();
@@ -234,8 +240,7 @@ pub(super) fn prune(store: &Store, prune: &Prune, dry_run: bool) -> Result<Remov
     }
     removed.freed += measured.freed(|_| true);
     // Those of an image that was removed go without saying.
-    let images = &removed.images;
-    removed.documents.retain(|document| !images.contains(document));
+    removed.documents.retain(|document| !own.documents.contains(document));
     Ok(removed)
 }
 

@@ -16,3 +16,4 @@ mod faults;
 mod formats;
 mod hostile;
 mod layers;
+mod manage;
