@@ -4,6 +4,7 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, Flock, FlockArg, OFlag, openat};
@@ -31,6 +32,7 @@ pub(super) enum Claim {
     Gone,
 }
 
+const PATIENCE: Duration = Duration::from_secs(3);
 const NO_FOLLOW: OFlag = OFlag::O_RDONLY.union(OFlag::O_NOFOLLOW).union(OFlag::O_CLOEXEC);
 const DIRECTORY: OFlag = NO_FOLLOW.union(OFlag::O_DIRECTORY);
 
@@ -94,13 +96,30 @@ fn share(dir: &OwnedFd, name: &str, flags: OFlag, path: &Path) -> Result<Option<
             Err(Errno::ENOENT) => return Ok(None),
             opened => opened.at("open", path.join(name))?,
         };
-        let lock = Flock::lock(file, FlockArg::LockShared)
-            .map_err(|(_, errno)| errno)
-            .at("lock", path.join(name))?;
+        let lock = lock_shared(file, &path.join(name))?;
         // It may have been removed, or made anew, between open and lock.
         if is_still_at(dir, name, &*lock).at("stat", path.join(name))? {
             return Ok(Some(Held { _lock: lock }));
         }
+    }
+}
+
+/// Who removes something has it alone for some microseconds. Anything longer is no casemate: a
+/// program in a box may lock what it can read, and must not stop others from running for good.
+fn lock_shared(mut file: OwnedFd, path: &Path) -> Result<Flock<OwnedFd>> {
+    let start = Instant::now();
+    loop {
+        file = match Flock::lock(file, FlockArg::LockSharedNonblock) {
+            Ok(lock) => return Ok(lock),
+            Err((file, Errno::EWOULDBLOCK)) if start.elapsed() < PATIENCE => file,
+            Err((_, Errno::EWOULDBLOCK)) => {
+                let path = path.display();
+                return Err(Error::new(format!("lock {path}: another program has it locked"))
+                    .hint(format!("`fuser -v {path}` names the program")));
+            }
+            Err((_, errno)) => return Err(Error::os("lock", path.display(), errno)),
+        };
+        std::thread::sleep(Duration::from_millis(1));
     }
 }
 

@@ -192,12 +192,18 @@ impl Work<'_> {
         }
         for (name, diff_id, info) in &self.ready {
             let to = self.store.layers_dir().join(directory_name(diff_id));
-            // Another import may have been faster; ours goes with the staging directory then.
-            if self.staging.publish_directory(name, &to)? {
-                layers_new += 1;
-                bytes += info.size;
-            } else {
-                self.held.extend(Held::layer(self.store, diff_id)?);
+            loop {
+                if self.staging.publish_directory(name, &to)? {
+                    layers_new += 1;
+                    bytes += info.size;
+                    break;
+                }
+                // Another import was faster; ours goes with the staging directory then. Unless what
+                // is there was garbage, and is gone by now.
+                if let Some(held) = Held::layer(self.store, diff_id)? {
+                    self.held.push(held);
+                    break;
+                }
             }
         }
         let digest = catalogue::publish(self.store, &self.staging, reference, documents)?;

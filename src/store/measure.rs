@@ -48,7 +48,13 @@ impl Measured {
             let failed = |errno: Errno| Error::os("read", path.join(&directory).display(), errno);
             let opened =
                 openat2(root.as_fd(), &directory, DIRECTORY, 0, Resolve::BeneathNoSymlinks);
-            let opened = opened.at("open", path.join(&directory))?;
+            let opened = match opened {
+                // Staging goes while it is looked at, and overlayfs closes a directory of its own.
+                Err(error) if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::EACCES)) => {
+                    continue;
+                }
+                opened => opened.at("open", path.join(&directory))?,
+            };
             self.directory(tree, &opened, &directory, &mut left).map_err(failed)?;
         }
         Ok(tree)
@@ -69,7 +75,6 @@ impl Measured {
                 continue;
             }
             let stat = match fstatat(dir, name, AtFlags::AT_SYMLINK_NOFOLLOW) {
-                // Staging goes while it is looked at.
                 Err(Errno::ENOENT) => continue,
                 stat => stat?,
             };

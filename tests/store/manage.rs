@@ -10,6 +10,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use casemate::image::Digest;
 use casemate::store::{Prune, Removed, Store, Wanted};
+use nix::fcntl::{Flock, FlockArg};
 use nix::mount::{MsFlags, mount, umount};
 use nix::unistd::{Gid, Uid, chown};
 use serde_json::{Value, json};
@@ -404,6 +405,48 @@ user_tests! {
         assert!(cut_short > 10, "only {cut_short} of 50 were killed while they ran");
     }
 
+    fn imports_beside_prune_lose_nothing(home) {
+        let base = layer(0, 30);
+        for number in 1..4 {
+            layout(&home.join(format!("s{number}")), &[base.clone(), layer(number, 30)]);
+        }
+        // Garbage at every moment: names go from one image to the next.
+        let importers = [worker(home, "import 1"), worker(home, "import 2")];
+        let mut rounds = 0;
+        let mut importers = importers.map(Some);
+        while importers.iter().any(Option::is_some) {
+            let _removed = writable(home).prune(&Prune::default(), false).unwrap();
+            rounds += 1;
+            for importer in &mut importers {
+                let Some(child) = importer else { continue };
+                if child.try_wait().unwrap().is_some() {
+                    let output = importer.take().unwrap().wait_with_output().unwrap();
+                    let words = String::from_utf8_lossy(&output.stderr).into_owned();
+                    assert!(output.status.success(), "{words}");
+                }
+            }
+        }
+        assert!(rounds > 10, "{rounds}");
+        for name in names(home) {
+            open(home).hold(&wanted(&name)).unwrap();
+        }
+        assert!(on_disk(home, "staging").is_empty());
+    }
+
+    fn what_another_program_locks_is_an_error_and_no_wait(home) {
+        make(home, "image", &[&layer(1, 1)]);
+        let path = open(home).layer_path(&Digest::of(&layer(1, 1)));
+        let dir = fs::File::open(path.parent().unwrap()).unwrap();
+        let lock = Flock::lock(dir, FlockArg::LockExclusive).unwrap();
+        let error = open(home).hold(&wanted("image")).unwrap_err();
+        assert!(error.to_string().ends_with("another program has it locked"), "{error}");
+        drop(lock);
+        let start = Instant::now();
+        let held: Vec<_> = (0..100).map(|_| open(home).hold(&wanted("image")).unwrap()).collect();
+        println!("an image of one layer is found and held in {:?}", start.elapsed() / 100);
+        drop(held);
+    }
+
     fn a_closed_store_is_read_and_not_written(home) {
         make(home, "image", &[&layer(1, 1)]);
         let store = home.join("data/casemate/store");
@@ -469,6 +512,16 @@ fn removals_for_another_test() {
         let store = writable(home);
         for left in [200_000, 100_000, 1] {
             store.prune(&Prune { max_size: Some(left), ..Prune::default() }, false).unwrap();
+        }
+        return;
+    }
+    let what = std::env::var("CASEMATE_TEST_WHAT").unwrap();
+    if let Some(name) = what.strip_prefix("import ") {
+        let store = writable(home);
+        for round in 0..30 {
+            let source = home.join(format!("s{}", round % 3 + 1));
+            casemate::store::import(&store, &reference(&format!("i{name}")), &source).unwrap();
+            open(home).hold(&wanted(&format!("i{name}"))).unwrap();
         }
         return;
     }
