@@ -76,9 +76,15 @@ fn every_option_is_in_its_commands_page() {
     let mut cli = Cli::command();
     cli.build();
     let mut pages = vec![(cli.clone(), "casemate.1".to_owned())];
-    for command in cli.get_subcommands() {
-        pages.push((command.clone(), format!("casemate-{}.1", command.get_name())));
+    for command in cli.get_subcommands().filter(|command| !command.is_hide_set()) {
+        let name = format!("casemate-{}.1", command.get_name());
         assert!(has_word(&page("casemate.1"), command.get_name()), "{}", command.get_name());
+        // A command below a command is in the page of that.
+        for inner in command.get_subcommands() {
+            assert!(has_key(&page(&name), inner.get_name()), "{}", inner.get_name());
+            pages.push((inner.clone(), name.clone()));
+        }
+        pages.push((command.clone(), name));
     }
     assert!(pages.len() > 5);
     for (command, name) in pages {
@@ -102,6 +108,7 @@ fn no_option_is_invented() {
     cli.build();
     let known: BTreeSet<String> = cli
         .get_subcommands()
+        .flat_map(|command| command.get_subcommands().chain([command]))
         .chain([&cli])
         .flat_map(|command| command.get_arguments())
         .filter_map(clap::Arg::get_long_and_visible_aliases)
@@ -282,6 +289,30 @@ fn every_key_of_the_images_as_json_is_in_its_page() {
     assert!(keys.len() >= 5, "{keys:?}");
     for key in keys {
         assert!(page("casemate-images.1").contains(&format!(".It Cm {key}\n")), "{key}");
+    }
+}
+
+#[test]
+fn every_key_of_other_json_is_in_its_page() {
+    let small = common::image(common::Image::Small);
+    for (words, page_name) in [
+        (&["inspect", "--json", &small][..], "casemate-inspect.1"),
+        (&["store", "usage", "--json"], "casemate-store.1"),
+        (&["prune", "--dry-run", "--json"], "casemate-prune.1"),
+    ] {
+        let output = common::casemate(words.iter().copied()).output().succeeds();
+        let json: serde_json::Value = serde_json::from_str(&output.out()).unwrap();
+        let whole = json.get(0).unwrap_or(&json).as_object().unwrap();
+        let inner = ["layers", "images"].iter().filter_map(|key| whole.get(*key)?.get(0));
+        let inner = inner.filter_map(serde_json::Value::as_object);
+        let keys: Vec<&String> = inner.chain([whole]).flat_map(|object| object.keys()).collect();
+        assert!(keys.len() >= 7, "{keys:?}");
+        for key in keys {
+            assert!(page(page_name).contains(&format!(".It Cm {key}\n")), "{page_name}: {key}");
+        }
+        if let Some(config) = whole.get("config").and_then(serde_json::Value::as_object) {
+            assert!(config.keys().all(|key| has_key(&page(page_name), key)));
+        }
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod overlay;
 mod registry;
+mod store;
 mod values;
 
 use std::ffi::OsString;
@@ -10,7 +11,11 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 
 pub use registry::{LoginArgs, LogoutArgs, RegistryArgs};
-pub use values::{EnvArg, UlimitArg, Volume};
+pub use store::{
+    CompleteArgs, CompletionArgs, ImagesArgs, InspectArgs, PruneArgs, RmiArgs, Shell, StoreArgs,
+    StoreCommand, TagArgs, UsageArgs,
+};
+pub use values::{ByteCount, EnvArg, UlimitArg, Volume};
 
 use crate::profile::{Control, Duration, Hostname, NetworkMode, Scratch, TmpfsGrant, UserSpec};
 
@@ -41,8 +46,23 @@ pub enum Command {
     Login(LoginArgs),
     /// Forget the credential for a registry.
     Logout(LogoutArgs),
+    /// Print what is known of an image: its program, its layers, what it shares.
+    Inspect(InspectArgs),
+    /// Give an image more names.
+    Tag(TagArgs),
+    /// Remove images.
+    Rmi(RmiArgs),
+    /// Remove what no image needs, and images by age or size.
+    Prune(PruneArgs),
+    /// Look after the store.
+    Store(StoreArgs),
     /// Try on this machine each thing that a box needs, and say what to change.
     Doctor(DoctorArgs),
+    /// Print a script that completes words in a shell.
+    Completion(CompletionArgs),
+    /// Complete a word, for the scripts of `completion`.
+    #[command(name = "__complete", hide = true)]
+    Complete(CompleteArgs),
 }
 
 /// `casemate run`
@@ -162,14 +182,6 @@ pub struct ImportArgs {
     /// Print no summary.
     #[arg(short, long)]
     pub quiet: bool,
-}
-
-/// `casemate images`
-#[derive(Debug, Args)]
-pub struct ImagesArgs {
-    /// Print JSON.
-    #[arg(long)]
-    pub json: bool,
 }
 
 /// `casemate doctor`

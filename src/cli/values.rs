@@ -7,7 +7,7 @@ use std::str::FromStr;
 
 use clap::builder::{TypedValueParser, ValueParserFactory};
 
-use crate::profile::{EnvName, EnvValue, Pattern, ResourceLimit, ResourceName};
+use crate::profile::{EnvName, EnvValue, Pattern, ResourceLimit, ResourceName, Size};
 
 /// `--volume SRC[:DST[:OPTIONS]]`, with paths of any bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -106,6 +106,20 @@ impl FromStr for UlimitArg {
         let (name, limit) =
             text.split_once('=').ok_or_else(|| "expected NAME=SOFT[:HARD]".to_owned())?;
         Ok(UlimitArg { name: name.parse()?, limit: limit.parse()? })
+    }
+}
+
+/// A number of bytes, with an optional unit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ByteCount(pub u64);
+
+impl FromStr for ByteCount {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.parse()? {
+            Size::Bytes(bytes) => Ok(ByteCount(bytes)),
+            Size::Percent(_) => Err("a percentage has no meaning here".to_owned()),
+        }
     }
 }
 

@@ -1,21 +1,33 @@
 //! One file a command: what it reads, what it calls, what it prints.
 
+mod completion;
 mod doctor;
 mod explain;
 mod images;
 mod import;
+mod inspect;
 mod login;
 mod plan;
+mod prune;
 mod registries;
+mod rmi;
 mod run;
+mod store;
+mod tag;
 
-use crate::cli::Command;
+use crate::cli::{Command, StoreCommand};
 use crate::error::Result;
 use crate::host::Directories;
 
 /// Runs a command and returns the exit code.
 pub fn dispatch(command: &Command) -> Result<i32> {
     let directories = Directories::find();
+    // These change nothing and are for root's shell, and a package's build, as well.
+    match command {
+        Command::Completion(args) => return completion::script(args.shell).map(|()| 0),
+        Command::Complete(args) => return completion::complete(args, &directories).map(|()| 0),
+        _ => {}
+    }
     run::refuse_privilege(&directories)?;
     match command {
         Command::Run(args) => run::run(args, &directories),
@@ -23,9 +35,18 @@ pub fn dispatch(command: &Command) -> Result<i32> {
         Command::Import(args) => {
             import::import(&args.name, &args.source, directories.store()?, args.quiet).map(|()| 0)
         }
-        Command::Images(args) => images::images(directories.store()?, args.json).map(|()| 0),
         Command::Login(args) => login::login(args, &directories).map(|()| 0),
         Command::Logout(args) => login::logout(args, &directories).map(|()| 0),
+        Command::Images(args) => images::images(args, directories.store()?).map(|()| 0),
+        Command::Inspect(args) => inspect::inspect(args, directories.store()?),
+        Command::Tag(args) => tag::tag(args, directories.store()?).map(|()| 0),
+        Command::Rmi(args) => rmi::rmi(args, directories.store()?),
+        Command::Prune(args) => prune::prune(args, directories.store()?).map(|()| 0),
+        Command::Store(args) => match &args.command {
+            StoreCommand::Usage(args) => store::usage(args, directories.store()?).map(|()| 0),
+        },
         Command::Doctor(args) => doctor::doctor(args),
+        // Answered above.
+        Command::Completion(_) | Command::Complete(_) => Ok(0),
     }
 }

@@ -7,9 +7,10 @@ use crate::cli::RunArgs;
 use crate::error::{During, Error, Result};
 use crate::host::{Directories, Host, Live, World};
 use crate::identity::{self, Names};
+use crate::image::Digest;
 use crate::profile::{self, Profile};
 use crate::sandbox::{self, ImageInput, Inputs, Own, Sandbox};
-use crate::store::{self, Image, Store};
+use crate::store::{self, Held, Image, Store, Wanted};
 
 /// More than any /etc/passwd has.
 const NAMES_LIMIT: u64 = 4 << 20;
@@ -18,6 +19,22 @@ const NAMES_LIMIT: u64 = 4 << 20;
 pub(super) struct Planned {
     pub(super) sandbox: Sandbox,
     pub(super) world: Live,
+    /// The image, where the root is one.
+    pub(super) in_use: Option<InUse>,
+}
+
+/// An image that nobody removes meanwhile.
+pub(super) struct InUse {
+    store: Store,
+    digest: Digest,
+    _held: Vec<Held>,
+}
+
+impl InUse {
+    /// Notes that it was used now.
+    pub(super) fn mark(&self) {
+        self.store.mark_used(&self.digest);
+    }
 }
 
 pub(super) fn plan(args: &RunArgs, directories: &Directories) -> Result<Planned> {
@@ -31,12 +48,12 @@ pub(super) fn plan(args: &RunArgs, directories: &Directories) -> Result<Planned>
     let merged = merged.overlaid(args.overlay()?);
     let host = Host::probe(directories, merged.root.image.is_some());
     let mut world = Live::default();
-    let (image, names) = match &merged.root.image {
+    let (image, names, in_use) = match &merged.root.image {
         Some(_) => {
-            let (input, names) = image(&merged, directories, &mut world)?;
-            (Some(input), names)
+            let (input, names, in_use) = image(&merged, directories, &mut world)?;
+            (Some(input), names, Some(in_use))
         }
-        None => (None, host_names(&merged)),
+        None => (None, host_names(&merged), None),
     };
     let own = own_directories(&merged, directories, &mut world)?;
     let inputs = Inputs {
@@ -53,19 +70,19 @@ pub(super) fn plan(args: &RunArgs, directories: &Directories) -> Result<Planned>
     for limit in &sandbox.rlimits {
         crate::confine::rlimits::check(limit)?;
     }
-    Ok(Planned { sandbox, world })
+    Ok(Planned { sandbox, world, in_use })
 }
 
 fn image(
     profile: &Profile,
     directories: &Directories,
     world: &mut Live,
-) -> Result<(ImageInput, Names)> {
+) -> Result<(ImageInput, Names, InUse)> {
     let reference =
         profile.root.image.as_ref().ok_or_else(|| Error::new("image: none was named"))?;
     let data = directories.store()?;
     let store = Store::find(data)?.ok_or_else(|| store::missing(reference, std::iter::empty()))?;
-    let image = store.image(reference)?;
+    let (image, held) = store.hold(&Wanted::of(reference))?;
     let names = names(&store, &image)?;
     let layers_dir = store.layers_dir();
     let source = world.open(&layers_dir).at("open", &layers_dir)?;
@@ -78,7 +95,8 @@ fn image(
         layers,
         scratch_dir: store.scratch_dir(),
     };
-    Ok((input, names))
+    let in_use = InUse { store, digest: image.digest, _held: held };
+    Ok((input, names, in_use))
 }
 
 fn names(store: &Store, image: &Image) -> Result<Names> {

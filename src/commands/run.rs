@@ -16,11 +16,14 @@ pub(super) fn run(args: &RunArgs, directories: &Directories) -> Result<i32> {
     // Whatever the caller left open stays on this side of every execve(2) (CVE-2024-21626).
     clone::close_all_on_exec().during("close", "inherited descriptors")?;
     refuse_directories()?;
-    let plan::Planned { sandbox, world } = plan::plan(args, directories)?;
+    let plan::Planned { sandbox, world, in_use } = plan::plan(args, directories)?;
     if !args.quiet {
         for lost in &sandbox.degraded {
             ui::warning(&format!("{} is not enforced: {}", lost.control.word(), lost.reason));
         }
+    }
+    if let Some(image) = &in_use {
+        image.mark();
     }
     let scratch = match &sandbox.root {
         Root::Image { scratch_dir: Some(_), .. } => Some(Scratch::create(directories.store()?)?),
@@ -29,6 +32,7 @@ pub(super) fn run(args: &RunArgs, directories: &Directories) -> Result<i32> {
     let options = Options { scratch: scratch.as_ref().map(|scratch| scratch.path().to_owned()) };
     let outcome = launch::launch(&sandbox, options);
     drop(world);
+    drop(in_use);
     drop(scratch);
     outcome
 }

@@ -66,6 +66,14 @@ impl Compression {
         })
     }
 
+    /// Its name, as options have it.
+    pub fn option(self) -> &'static str {
+        match self {
+            Compression::None => "none",
+            packed => packed.name(),
+        }
+    }
+
     /// Its name, as people write it; `tar` for none.
     pub fn name(self) -> &'static str {
         match self {

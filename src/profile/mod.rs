@@ -19,7 +19,7 @@ use serde::Deserialize;
 
 pub use grants::{Call, Grant, Origin, TmpfsGrant};
 pub use parse::parse;
-pub use shipped::load;
+pub use shipped::{load, shipped};
 pub use values::{
     Capability, Control, Duration, EnvName, EnvValue, Hostname, Id, Ids, NetworkMode, Overlay,
     Pattern, Reserved, ResourceLimit, ResourceName, Scratch, SeccompBase, Size, Terminal, UserSpec,

@@ -11,6 +11,11 @@ const SHIPPED: [(&str, &str); 1] = [("default", include_str!("../../profiles/def
 /// The largest profile that is read, in bytes: more than any real one by far.
 const LIMIT: u64 = 1 << 20;
 
+/// The names of the profiles that are part of casemate.
+pub fn shipped() -> impl Iterator<Item = &'static str> {
+    SHIPPED.iter().map(|(name, _)| *name)
+}
+
 /// Loads a profile by the word after `--profile`: a path where it has a slash or ends in `.toml`,
 /// else the name of a shipped one.
 pub fn load(word: &str) -> Result<Named> {

@@ -1,21 +1,15 @@
-//! Names and documents: the OCI image layout in the store.
+//! Documents: manifests and configs, the images that they make, and how an image gets its name.
 
-use std::collections::HashMap;
 use std::path::PathBuf;
+use std::time::{SystemTime, UNIX_EPOCH};
 
-use oci_spec::image::{Descriptor, ImageIndex, MediaType};
-
-use super::layer::{Info, directory_name};
+use super::index::{Entry, Facts, Index, Origin};
+use super::layer::Info;
 use super::staging::Staging;
-use super::{Image, Store, Summary};
+use super::{Image, Store, Summary, hold};
 use crate::error::{During, Error, Result};
 use crate::image::{Config, Digest, Manifest, Reference};
-
-/// Where a name stands, as every tool that reads layouts has it.
-const REF_NAME: &str = "org.opencontainers.image.ref.name";
-/// How many of the lowest layers an opaque root hides. overlayfs does not look for that mark on a
-/// layer's root, so that such layers are left out when the image is run.
-const HIDDEN_LAYERS: &str = "casemate.hidden-layers";
+use crate::sys::fs::{c_path, cwd, set_mtime};
 
 /// Makes the layout's fixed files.
 pub(super) fn prepare(store: &Store) -> Result<()> {
@@ -27,27 +21,12 @@ pub(super) fn prepare(store: &Store) -> Result<()> {
     staging.publish_file(br#"{"imageLayoutVersion":"1.0.0"}"#, &path)
 }
 
-fn blob_path(store: &Store, digest: &Digest) -> PathBuf {
+pub(super) fn blob_path(store: &Store, digest: &Digest) -> PathBuf {
     store.path.join("oci/blobs/sha256").join(digest.hex())
 }
 
-fn read_index(store: &Store) -> Result<Vec<Descriptor>> {
-    let path = store.path.join("oci/index.json");
-    let json = match std::fs::read(&path) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
-        json => json.at("read", &path)?,
-    };
-    let index: ImageIndex = serde_json::from_slice(&json)
-        .map_err(|error| Error::new(format!("read {}: {error}", path.display())))?;
-    Ok(index.manifests().clone())
-}
-
-fn annotation<'a>(descriptor: &'a Descriptor, key: &str) -> Option<&'a str> {
-    descriptor.annotations().as_ref()?.get(key).map(String::as_str)
-}
-
 /// Reads a document and verifies it: a store that was damaged says so.
-fn blob(store: &Store, digest: &Digest) -> Result<Vec<u8>> {
+pub(super) fn blob(store: &Store, digest: &Digest) -> Result<Vec<u8>> {
     let path = blob_path(store, digest);
     let content = std::fs::read(&path).at("read", &path)?;
     if Digest::of(&content) != *digest {
@@ -57,85 +36,82 @@ fn blob(store: &Store, digest: &Digest) -> Result<Vec<u8>> {
     Ok(content)
 }
 
-fn load(store: &Store, descriptor: &Descriptor, name: String) -> Result<Image> {
-    let digest = Digest::parse(descriptor.digest().as_ref())?;
-    let json = blob(store, &digest)?;
-    let manifest = Manifest::parse(&json, descriptor.media_type().as_ref())?;
-    let config = Config::parse(&blob(store, &manifest.config)?)?;
-    let hidden = annotation(descriptor, HIDDEN_LAYERS).and_then(|text| text.parse().ok());
-    let layers = config.diff_ids.get(hidden.unwrap_or(0)..).unwrap_or_default().to_vec();
-    Ok(Image { name, digest, config, layers })
+/// The documents behind an entry.
+pub(super) struct Loaded {
+    pub(super) manifest: Manifest,
+    pub(super) config: Config,
+    pub(super) config_json: Vec<u8>,
 }
 
-pub(super) fn image(store: &Store, reference: &Reference) -> Result<Image> {
-    let index = read_index(store)?;
-    let wanted = reference.full();
-    let found = index.iter().find(|entry| annotation(entry, REF_NAME) == Some(&wanted));
-    if let Some(descriptor) = found {
-        let within = |error: Error| error.within(format_args!("image {reference}"));
-        return load(store, descriptor, reference.to_string()).map_err(within);
-    }
-    Err(missing(reference, index.iter().filter_map(|entry| annotation(entry, REF_NAME))))
+pub(super) fn documents(store: &Store, entry: &Entry) -> Result<Loaded> {
+    let json = blob(store, &entry.digest()?)?;
+    let manifest = Manifest::parse(&json, &entry.media_type())?;
+    let config_json = blob(store, &manifest.config)?;
+    let config = Config::parse(&config_json)?;
+    Ok(Loaded { manifest, config, config_json })
 }
 
-/// The error for a name that is not there, with the nearest one that is.
-pub fn missing<'a>(reference: &Reference, names: impl Iterator<Item = &'a str>) -> Error {
-    let error = Error::new(format!("image {reference}: not in the store"));
-    let known = names.filter_map(|name| Reference::parse(name).ok());
-    let near = known
-        .map(|known| {
-            let other_tag = known.repository() == reference.repository();
-            (if other_tag { 1 } else { distance(&known.full(), &reference.full()) }, known)
-        })
-        .filter(|(distance, known)| *distance <= 1 + known.repository().len() / 4)
-        .min();
-    let error = match near {
-        Some((_, near)) => error.hint(format!("did you mean {near}?")),
-        None => error,
-    };
-    error.hint("`casemate images` lists what is there").hint(format!(
-        "`casemate import {reference} SOURCE` adds it from an OCI layout, a docker archive or a \
-         root file system"
-    ))
-}
-
-/// How many letters must be added, removed or replaced to make one of the other (Levenshtein).
-fn distance(a: &str, b: &str) -> usize {
-    let b: Vec<char> = b.chars().collect();
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, x) in a.chars().enumerate() {
-        let mut diagonal = std::mem::replace(&mut row[0], i + 1);
-        for (j, y) in b.iter().enumerate() {
-            let replaced = diagonal + usize::from(x != *y);
-            diagonal = row[j + 1];
-            row[j + 1] = replaced.min(row[j] + 1).min(row[j + 1] + 1);
+/// The image behind an entry, with every layer there.
+pub(super) fn load(store: &Store, entry: &Entry) -> Result<Image> {
+    let Loaded { config, .. } = documents(store, entry)?;
+    for layer in &config.diff_ids {
+        let path = store.layer_path(layer);
+        if !path.try_exists().at("look for", &path)? {
+            return Err(hold::missing(layer));
         }
     }
-    row[b.len()]
+    let layers = config.diff_ids.get(entry.hidden_layers()..).unwrap_or_default().to_vec();
+    let (name, digest, origin) = (entry.name(), entry.digest()?, entry.origin());
+    Ok(Image { name, digest, config, layers, origin })
+}
+
+/// When an image was last used or written, in seconds since 1970; `None` where its manifest is
+/// missing.
+pub(super) fn last_used(store: &Store, digest: &Digest) -> Result<Option<i64>> {
+    let path = blob_path(store, digest);
+    match std::fs::symlink_metadata(&path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        stat => Ok(Some(std::os::unix::fs::MetadataExt::mtime(&stat.at("stat", &path)?))),
+    }
+}
+
+/// Notes that an image was used now. A store that cannot be written does not know, which is no
+/// reason not to run.
+pub(super) fn mark_used(store: &Store, digest: &Digest) {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let seconds = i64::try_from(now.as_secs()).unwrap_or(i64::MAX);
+    if let Ok(path) = c_path(blob_path(store, digest)) {
+        let _no_matter = set_mtime(cwd(), &path, seconds, i64::from(now.subsec_nanos()));
+    }
 }
 
 pub(super) fn images(store: &Store) -> Result<Vec<Summary>> {
     let mut summaries = Vec::new();
-    for descriptor in read_index(store)? {
-        let Some(full) = annotation(&descriptor, REF_NAME) else { continue };
-        let name = Reference::parse(full)?.to_string();
+    for entry in Index::read(store)?.named() {
+        let name = entry.name();
         let within = |error: Error| error.within(format_args!("image {name}"));
-        let image = load(store, &descriptor, name.clone()).map_err(within)?;
-        let mut size = 0;
-        for layer in &image.config.diff_ids {
-            // A layer that is gone has no size; running the image will say that it is gone.
-            size += Info::read(store, layer)?.map_or(0, |info| info.size);
-        }
-        summaries.push(Summary {
-            name: image.name,
-            digest: image.digest,
-            created: image.config.created,
-            size,
-            layers: image.config.diff_ids.len(),
-        });
+        let digest = entry.digest().map_err(within)?;
+        let facts = match entry.facts() {
+            Some(facts) => facts,
+            None => documents(store, entry)
+                .and_then(|loaded| facts(store, &loaded.config))
+                .map_err(within)?,
+        };
+        let used = last_used(store, &digest)?;
+        let Facts { created, size, layers } = facts;
+        summaries.push(Summary { name, digest, created, used, size, layers });
     }
     summaries.sort_by(|a, b| a.name.cmp(&b.name));
     Ok(summaries)
+}
+
+fn facts(store: &Store, config: &Config) -> Result<Facts> {
+    let mut size = 0;
+    for layer in &config.diff_ids {
+        // A layer that is gone has no size; running the image will say that it is gone.
+        size += Info::read(store, layer)?.map_or(0, |info| info.size);
+    }
+    Ok(Facts { created: config.created.clone(), size, layers: config.diff_ids.len() })
 }
 
 /// The documents of an image that is ready to be named.
@@ -145,9 +121,11 @@ pub(super) struct Documents<'a> {
     pub(super) config: &'a [u8],
     pub(super) diff_ids: &'a [Digest],
     pub(super) hidden_layers: usize,
+    /// Where it was pulled from.
+    pub(super) origin: Origin,
 }
 
-/// Gives an image its name, in place of whatever had it.
+/// Gives an image its name, in place of whatever had it. The caller holds its layers.
 pub(super) fn publish(
     store: &Store,
     staging: &Staging,
@@ -155,53 +133,52 @@ pub(super) fn publish(
     documents: &Documents<'_>,
 ) -> Result<Digest> {
     let digest = Digest::of(documents.manifest);
+    let config = Config::parse(documents.config)?;
     let _lock = store.lock()?;
     for layer in documents.diff_ids {
-        let path = store.layers_dir().join(directory_name(layer)).join("info");
-        if !path.try_exists().at("look for", &path)? {
+        if Info::read(store, layer)?.is_none() {
             return Err(Error::new(format!("layer {layer} went away during the import"))
                 .hint("import the image again"));
         }
     }
-    staging.publish_file(documents.config, &blob_path(store, &Digest::of(documents.config)))?;
-    staging.publish_file(documents.manifest, &blob_path(store, &digest))?;
-    let name = reference.full();
-    let mut manifests = read_index(store)?;
-    manifests.retain(|entry| annotation(entry, REF_NAME) != Some(&name));
-    let spec_digest: oci_spec::image::Digest = digest
-        .to_string()
-        .parse()
-        .map_err(|error| Error::new(format!("digest {digest}: {error}")))?;
-    let size = documents.manifest.len() as u64;
-    let mut descriptor = Descriptor::new(MediaType::from(documents.media_type), size, spec_digest);
-    let mut annotations = HashMap::from([(REF_NAME.to_owned(), name)]);
-    if documents.hidden_layers > 0 {
-        annotations.insert(HIDDEN_LAYERS.to_owned(), documents.hidden_layers.to_string());
-    }
-    descriptor.set_annotations(Some(annotations));
-    manifests.push(descriptor);
-    let mut index = ImageIndex::default();
-    index.set_schema_version(2);
-    index.set_media_type(Some(MediaType::ImageIndex));
-    index.set_manifests(manifests);
-    let json = serde_json::to_vec(&index)
-        .map_err(|error| Error::new(format!("write the store's index: {error}")))?;
-    staging.publish_file(&json, &store.path.join("oci/index.json"))?;
+    let facts = facts(store, &config)?;
+    publish_document(store, staging, &Digest::of(documents.config), documents.config)?;
+    publish_document(store, staging, &digest, documents.manifest)?;
+    let entry = Entry::new(
+        reference,
+        documents.media_type,
+        documents.manifest,
+        documents.hidden_layers,
+        &facts,
+        &documents.origin,
+    )?;
+    let mut index = Index::read(store)?;
+    index.insert(entry);
+    index.write(store, staging)?;
     Ok(digest)
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn hints(wanted: &str, names: &[&str]) -> Vec<String> {
-        missing(&Reference::parse(wanted).unwrap(), names.iter().copied()).hints().to_vec()
+/// One that is there is left in place: a box that runs its image holds it locked.
+fn publish_document(store: &Store, staging: &Staging, digest: &Digest, json: &[u8]) -> Result<()> {
+    if blob(store, digest).is_ok() {
+        mark_used(store, digest);
+        return Ok(());
     }
+    staging.publish_file(json, &blob_path(store, digest))
+}
 
-    #[test]
-    fn a_near_name_is_offered() {
-        assert_eq!(hints("debain", &["alpine:latest", "debian:latest"])[0], "did you mean debian?");
-        assert_eq!(hints("debian:13", &["debian:12"])[0], "did you mean debian:12?");
-        assert_eq!(hints("fedora", &["debian:latest"]).len(), 2);
+/// Gives an image more names. Those that another image had lead to this one then.
+pub(super) fn tag(store: &Store, wanted: &super::Wanted<'_>, names: &[Reference]) -> Result<()> {
+    if let Some(name) = names.iter().find(|name| name.digest().is_some()) {
+        return Err(Error::new(format!("tag {name}: a name with a digest cannot be given away"))
+            .hint("a new name is NAME[:TAG]"));
     }
+    let staging = Staging::new(store)?;
+    let _lock = store.lock()?;
+    let mut index = Index::read(store)?;
+    let entry = super::lookup::find(&index, wanted)?.first().clone();
+    for name in names {
+        index.insert(entry.renamed(name));
+    }
+    index.write(store, &staging)
 }

@@ -8,6 +8,7 @@ use std::path::Path;
 use nix::sys::stat::fstat;
 
 use super::catalogue::Documents;
+use super::index::Origin;
 use super::intake::{Expected, Intake};
 use super::layer::Info;
 use super::{Store, directory};
@@ -76,6 +77,7 @@ fn bundle(intake: Intake<'_>, reference: &Reference, bundle: &Bundle) -> Result<
         config: &bundle.config_json,
         diff_ids: &bundle.config.diff_ids,
         hidden_layers: hidden_layers(&infos),
+        origin: Origin::default(),
     };
     intake.finish(reference, &documents)
 }
@@ -123,6 +125,7 @@ fn single(
         config: &config,
         diff_ids: &diff_ids,
         hidden_layers: 0,
+        origin: Origin::default(),
     };
     intake.finish(reference, &documents)
 }

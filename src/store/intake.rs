@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::catalogue::{self, Documents};
+use super::hold::Held;
 use super::layer::{Info, directory_name};
 use super::staging::Staging;
 use super::workshop::{Done, Workshop};
@@ -40,6 +41,8 @@ pub struct Intake<'a> {
 struct Arrived {
     /// Unpacked and verified, still in staging: directory, digest and record.
     ready: Vec<(String, Digest, Info)>,
+    /// All layers of the image, until it has its name: nobody else would know that they are needed.
+    held: Vec<Held>,
     /// How many directories have been made.
     begun: usize,
     layers_new: usize,
@@ -70,11 +73,13 @@ impl<'a> Intake<'a> {
 
     /// The record of a layer that is in the store, or has arrived just now.
     pub(super) fn known(&self, diff_id: &Digest) -> Result<Option<Info>> {
-        let here = self.arrived().ready.iter().find(|(_, id, _)| id == diff_id).cloned();
-        match here {
-            Some((.., info)) => Ok(Some(info)),
-            None => Info::read(self.store, diff_id),
+        let mut arrived = self.arrived();
+        if let Some((.., info)) = arrived.ready.iter().find(|(_, id, _)| id == diff_id) {
+            return Ok(Some(info.clone()));
         }
+        let Some(held) = Held::layer(self.store, diff_id)? else { return Ok(None) };
+        arrived.held.push(held);
+        Info::read(self.store, diff_id)
     }
 
     /// Whether a layer need not be brought.
@@ -153,7 +158,10 @@ impl<'a> Intake<'a> {
         }
         let info = Info::of(&done);
         info.write(&dir)?;
-        self.arrived().ready.push((name, done.diff_id, info.clone()));
+        let held = Held::staged(dir)?;
+        let mut arrived = self.arrived();
+        arrived.held.push(held);
+        arrived.ready.push((name, done.diff_id, info.clone()));
         Ok((done.diff_id, info))
     }
 
@@ -167,11 +175,19 @@ impl<'a> Intake<'a> {
         self.staging.sync()?;
         for (name, diff_id, info) in ready {
             let to = self.store.layers_dir().join(directory_name(&diff_id));
-            // Another import may have been faster; ours goes with the staging directory then.
-            if self.staging.publish_directory(&name, &to)? {
-                let mut arrived = self.arrived();
-                arrived.layers_new += 1;
-                arrived.bytes += info.size;
+            loop {
+                if self.staging.publish_directory(&name, &to)? {
+                    let mut arrived = self.arrived();
+                    arrived.layers_new += 1;
+                    arrived.bytes += info.size;
+                    break;
+                }
+                // Another import was faster; ours goes with the staging directory then. Unless what
+                // is there was garbage, and is gone by now.
+                if let Some(held) = Held::layer(self.store, &diff_id)? {
+                    self.arrived().held.push(held);
+                    break;
+                }
             }
         }
         Ok(())

@@ -13,11 +13,17 @@
 
 mod catalogue;
 mod check;
+mod collect;
 mod compare;
 mod directory;
+mod hold;
 mod import;
+mod index;
+mod inspect;
 mod intake;
 mod layer;
+mod lookup;
+mod measure;
 mod pipeline;
 mod rebuild;
 mod remove;
@@ -25,6 +31,7 @@ mod scratch;
 mod skeleton;
 mod staging;
 mod unpack;
+mod usage;
 mod view;
 mod workshop;
 
@@ -32,19 +39,24 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
-use nix::fcntl::{Flock, FlockArg, OFlag, openat};
+use nix::fcntl::{AtFlags, Flock, FlockArg, OFlag, openat};
 use nix::sys::stat::{Mode, fstat, mkdirat};
-use nix::unistd::geteuid;
+use nix::unistd::{AccessFlags, faccessat, geteuid};
 
 use crate::error::{During, Error, Result};
 use crate::image::{Config, Digest, Reference};
 use crate::sys::fs::{Resolve, cwd, openat2};
 
-pub use catalogue::missing;
 pub use check::Fault;
+pub use collect::{Prune, Removed};
+pub use hold::Held;
 pub use import::{Imported, import};
+pub use index::Origin;
+pub use inspect::{Details, LayerDetails};
 pub use intake::{Expected, Intake};
+pub use lookup::{Wanted, missing};
 pub use scratch::Scratch;
+pub use usage::{ImageUsage, Usage};
 
 /// An open store.
 pub struct Store {
@@ -64,6 +76,8 @@ pub struct Image {
     pub config: Config,
     /// Its layers, lowest first: those that can show through.
     pub layers: Vec<Digest>,
+    /// Where it was pulled from.
+    pub origin: Origin,
 }
 
 /// An image in a listing.
@@ -75,6 +89,9 @@ pub struct Summary {
     pub digest: Digest,
     /// When it was made, as RFC 3339 text.
     pub created: Option<String>,
+    /// When it was last run, pulled or imported, in seconds since 1970; `None` where its manifest is
+    /// missing.
+    pub used: Option<i64>,
     /// Bytes of file data in its layers.
     pub size: u64,
     /// How many layers it has.
@@ -103,6 +120,7 @@ impl Store {
             make_directory(&dir, &path, name)?;
         }
         let store = Store { path, dir };
+        store.refuse_read_only()?;
         staging::clean(&store)?;
         catalogue::prepare(&store)?;
         Ok(store)
@@ -122,9 +140,54 @@ impl Store {
         }
     }
 
-    /// An image by name.
+    /// An image by name. One of which a layer is missing is an error that names it.
     pub fn image(&self, reference: &Reference) -> Result<Image> {
-        catalogue::image(self, reference)
+        self.lookup(&Wanted::of(reference))
+    }
+
+    /// An image by name, name with digest, or id; [`Wanted`] says in which order.
+    pub fn lookup(&self, wanted: &Wanted<'_>) -> Result<Image> {
+        lookup::image(self, wanted)
+    }
+
+    /// As [`Store::lookup`], with its layers held: they stay where they are as long as the returned
+    /// values are kept, whoever removes the image meanwhile.
+    pub fn hold(&self, wanted: &Wanted<'_>) -> Result<(Image, Vec<Held>)> {
+        lookup::hold(self, wanted)
+    }
+
+    /// Notes that the image with this manifest was used now, for [`Store::prune`]. A store that cannot be written is no
+    /// error.
+    pub fn mark_used(&self, image: &Digest) {
+        catalogue::mark_used(self, image);
+    }
+
+    /// Gives an image more names, in place of the images that had them.
+    pub fn tag(&self, wanted: &Wanted<'_>, names: &[Reference]) -> Result<()> {
+        catalogue::tag(self, wanted, names)
+    }
+
+    /// Removes names, and what no other name needs. Each is tried; the errors are those of the ones
+    /// that failed. An image by its id loses all its names, which must be wanted with `force` where
+    /// there are several.
+    pub fn remove(&self, wanted: &[Wanted<'_>], force: bool) -> Result<(Removed, Vec<Error>)> {
+        collect::remove(self, wanted, force)
+    }
+
+    /// Removes what no name leads to, and the images that `prune` says. With `dry_run` nothing is
+    /// changed, and the result is what would be.
+    pub fn prune(&self, prune: &Prune, dry_run: bool) -> Result<Removed> {
+        collect::prune(self, prune, dry_run)
+    }
+
+    /// All that is known of an image.
+    pub fn inspect(&self, wanted: &Wanted<'_>) -> Result<Details> {
+        inspect::inspect(self, wanted)
+    }
+
+    /// What takes how much room. Looks at every file of the store.
+    pub fn usage(&self) -> Result<Usage> {
+        usage::usage(self)
     }
 
     /// All images, sorted by name.
@@ -156,6 +219,21 @@ impl Store {
     /// reached over a symbolic link. One larger than `limit` is an error.
     pub fn read_file(&self, image: &Image, path: &Path, limit: u64) -> Result<Option<Vec<u8>>> {
         view::read_file(self, image, path, limit)
+    }
+
+    /// The first thing to be written would fail as well, with an error that says less.
+    fn refuse_read_only(&self) -> Result<()> {
+        for name in [".", "layers", "staging", "oci", "oci/blobs/sha256"] {
+            let access = AccessFlags::W_OK | AccessFlags::X_OK;
+            let writable = faccessat(&self.dir, name, access, AtFlags::AT_EACCESS);
+            if let Err(errno) = writable {
+                let path = self.path.join(name);
+                let path = path.components().collect::<PathBuf>();
+                let error = Error::os("write to", path.display(), errno);
+                return Err(with_space_hint(error, errno));
+            }
+        }
+        Ok(())
     }
 
     /// Takes the lock that writers of the index hold; waits for it.
@@ -212,11 +290,15 @@ fn open_private(home: &Path) -> Result<Option<OwnedFd>> {
     Ok(Some(dir))
 }
 
-/// Adds what to do where the disk or the quota is full.
+/// Adds what to do where the disk or the quota is full, or nothing can be written at all.
 fn with_space_hint(error: Error, errno: Errno) -> Error {
     match errno {
         Errno::ENOSPC | Errno::EDQUOT => error.hint(
             "make room, or set XDG_DATA_HOME to a directory on another file system for the store",
+        ),
+        Errno::EROFS | Errno::EACCES | Errno::EPERM => error.hint(
+            "the store cannot be changed; what is in it can be run and listed, and XDG_DATA_HOME \
+             names another place",
         ),
         _ => error,
     }

@@ -16,8 +16,7 @@ use crate::error::Error;
 pub fn escape(text: &str) -> String {
     let mut safe = String::with_capacity(text.len());
     for c in text.chars() {
-        let reorders = matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{200e}' | '\u{200f}');
-        if c.is_control() || reorders {
+        if is_unsafe(c) {
             // Writing to a String cannot fail.
             let _infallible = write!(safe, "{}", c.escape_unicode());
         } else {
@@ -25,6 +24,12 @@ pub fn escape(text: &str) -> String {
         }
     }
     safe
+}
+
+fn is_unsafe(c: char) -> bool {
+    let reorders =
+        matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{200e}' | '\u{200f}');
+    c.is_control() || reorders
 }
 
 /// Prints an error with its excerpt and hints to standard error.
@@ -89,6 +94,28 @@ pub fn output(text: &str) -> Result<(), Error> {
     }
 }
 
+/// Prints a result as JSON. What [`escape`] makes visible is written as `\u` and four digits, which
+/// mean the same to who reads JSON, and nothing to a terminal.
+pub fn json(value: &impl serde::Serialize) -> Result<(), Error> {
+    let text = serde_json::to_string_pretty(value)
+        .map_err(|error| Error::new(format!("write JSON: {error}")))?;
+    output(&format!("{}\n", safe_json(&text)))
+}
+
+/// Control characters stand only inside of JSON's strings, but for the line breaks between.
+fn safe_json(text: &str) -> String {
+    let mut safe = String::with_capacity(text.len());
+    for c in text.chars() {
+        if c != '\n' && is_unsafe(c) {
+            // All of them are below U+FFFF. Writing to a String cannot fail.
+            let _infallible = write!(safe, "\\u{:04x}", u32::from(c));
+        } else {
+            safe.push(c);
+        }
+    }
+    safe
+}
+
 /// Lays out rows under a heading, columns two spaces apart, the last one ragged.
 pub fn table(heading: &[&str], rows: &[Vec<String>]) -> String {
     let mut widths: Vec<usize> = heading.iter().map(|cell| cell.chars().count()).collect();
@@ -141,6 +168,14 @@ mod tests {
         assert_eq!(escape("two\nlines\u{9b}"), "two\\u{a}lines\\u{9b}");
         assert_eq!(escape("\u{202e}gnp.exe"), "\\u{202e}gnp.exe");
         assert_eq!(escape("grüße"), "grüße");
+    }
+
+    #[test]
+    fn json_means_the_same_without_control_characters() {
+        let value = "a\u{9b}\u{202e}b\n\u{7f}grüße";
+        let text = safe_json(&serde_json::to_string_pretty(&[value]).unwrap());
+        assert_eq!(text, "[\n  \"a\\u009b\\u202eb\\n\\u007fgrüße\"\n]");
+        assert_eq!(serde_json::from_str::<Vec<String>>(&text).unwrap(), [value]);
     }
 
     #[test]

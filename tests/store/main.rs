@@ -17,3 +17,4 @@ mod faults;
 mod formats;
 mod hostile;
 mod layers;
+mod manage;
