@@ -61,6 +61,11 @@ impl Error {
         Error { errno: Some(errno), ..error }
     }
 
+    /// The error of ours that went through a [`std::io::Read`] as one of its own kind.
+    pub fn carried(error: &std::io::Error) -> Option<Self> {
+        error.get_ref().and_then(|inner| inner.downcast_ref::<Error>()).cloned()
+    }
+
     /// Adds a line that says what to change. Hints are printed in the order they were added.
     #[must_use]
     pub fn hint(mut self, hint: impl Into<String>) -> Self {

@@ -21,6 +21,7 @@ pub mod sandbox;
 pub mod store;
 pub mod sys;
 pub mod text;
+pub mod transfer;
 pub mod ui;
 
 use std::ffi::OsString;

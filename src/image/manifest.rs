@@ -32,6 +32,16 @@ pub(super) fn target(media_type: &str) -> Option<Target> {
     }
 }
 
+/// Whether this is the media type of an index, OCI or docker.
+pub fn is_index(media_type: &str) -> bool {
+    target(media_type) == Some(Target::Index)
+}
+
+/// Whether this is the media type of an image manifest, OCI or docker.
+pub fn is_manifest(media_type: &str) -> bool {
+    target(media_type) == Some(Target::Manifest)
+}
+
 /// A layer as a manifest describes it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LayerDescriptor {
@@ -41,6 +51,8 @@ pub struct LayerDescriptor {
     pub digest: Digest,
     /// How many these are.
     pub size: u64,
+    /// Where a foreign layer is to be had, if not in the registry.
+    pub urls: Vec<String>,
 }
 
 /// An image manifest that has been checked.
@@ -55,6 +67,11 @@ pub struct Manifest {
 }
 
 impl Manifest {
+    /// Checks that a config is this manifest's: it has as many layers.
+    pub fn check_config(&self, config: &Config) -> Result<()> {
+        check_counts(config, self.layers.len())
+    }
+
     /// Reads a manifest, OCI or docker. `media_type` is what the descriptor said.
     pub fn parse(json: &[u8], media_type: &str) -> Result<Self> {
         let wrong = |why: &dyn std::fmt::Display| Error::new(format!("image manifest: {why}"));
@@ -72,7 +89,8 @@ impl Manifest {
             let media_type = descriptor.media_type().to_string();
             check_layer(&media_type)?;
             let digest = digest(descriptor)?;
-            Ok(LayerDescriptor { media_type, digest, size: descriptor.size() })
+            let urls = descriptor.urls().clone().unwrap_or_default();
+            Ok(LayerDescriptor { media_type, digest, size: descriptor.size(), urls })
         };
         let layers = manifest.layers().iter().map(layer).collect::<Result<_>>();
         Ok(Manifest {
@@ -159,7 +177,7 @@ impl LayerDescriptor {
             Compression::Gzip => "application/vnd.oci.image.layer.v1.tar+gzip",
             Compression::Zstd => "application/vnd.oci.image.layer.v1.tar+zstd",
         };
-        LayerDescriptor { media_type: media_type.to_owned(), digest, size }
+        LayerDescriptor { media_type: media_type.to_owned(), digest, size, urls: Vec::new() }
     }
 }
 

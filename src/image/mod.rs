@@ -17,7 +17,8 @@ pub use config::Config;
 pub use digest::{Digest, Hashing};
 pub use index::{Candidate, ReadDocument, choose};
 pub use manifest::{
-    LayerDescriptor, MANIFEST_MEDIA_TYPE, Manifest, compose_config, compose_manifest, timestamp,
+    LayerDescriptor, MANIFEST_MEDIA_TYPE, Manifest, compose_config, compose_manifest, is_index,
+    is_manifest, timestamp,
 };
 pub use members::Section;
 pub use platform::Platform;

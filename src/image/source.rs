@@ -191,7 +191,7 @@ fn oci_layout(members: Members) -> Result<Bundle> {
     let manifest = Manifest::parse(&json, &media_type)?;
     let config_json = blob(&members, manifest.config, manifest.config_size)?;
     let config = Config::parse(&config_json)?;
-    manifest::check_counts(&config, manifest.layers.len())?;
+    manifest.check_config(&config)?;
     let layers = manifest.layers.iter().map(|layer| Layer {
         member: blob_name(layer.digest),
         packed: Some((layer.digest, layer.size)),

@@ -42,10 +42,7 @@ pub struct Blob {
 
 /// The words of a failed read of a [`Blob`].
 pub fn broken(error: io::Error) -> Error {
-    match error.get_ref().and_then(|inner| inner.downcast_ref::<Error>()) {
-        Some(ours) => ours.clone(),
-        None => Error::os("read", "a blob", error),
-    }
+    Error::carried(&error).unwrap_or_else(|| Error::os("read", "a blob", error))
 }
 
 impl Blob {

@@ -7,9 +7,8 @@ use std::path::Path;
 
 use nix::sys::stat::fstat;
 
-use super::catalogue::Documents;
 use super::index::Origin;
-use super::intake::{Expected, Intake};
+use super::intake::{Brought, Expected, Intake};
 use super::layer::Info;
 use super::{Store, directory};
 use crate::error::{During, Error, Result};
@@ -71,20 +70,14 @@ fn bundle(intake: Intake<'_>, reference: &Reference, bundle: &Bundle) -> Result<
             (&composed, MANIFEST_MEDIA_TYPE)
         }
     };
-    let documents = Documents {
+    let image = Brought {
         manifest,
         media_type,
-        config: &bundle.config_json,
-        diff_ids: &bundle.config.diff_ids,
-        hidden_layers: hidden_layers(&infos),
+        config_json: &bundle.config_json,
+        config: &bundle.config,
         origin: Origin::default(),
     };
-    intake.finish(reference, &documents)
-}
-
-/// How many of the lowest layers cannot show through.
-fn hidden_layers(infos: &[Info]) -> usize {
-    infos.iter().rposition(|info| info.opaque_root).unwrap_or(0)
+    intake.name(reference, &image)
 }
 
 fn descriptors(infos: &[Info]) -> Vec<LayerDescriptor> {
@@ -116,16 +109,13 @@ fn single(
     created: i64,
     (diff_id, info): (Digest, Info),
 ) -> Result<Imported> {
-    let config = compose_config(diff_id, &timestamp(created));
-    let manifest = compose_manifest(&config, &descriptors(&[info]));
-    let diff_ids = Config::parse(&config)?.diff_ids;
-    let documents = Documents {
-        manifest: &manifest,
+    let config_json = compose_config(diff_id, &timestamp(created));
+    let image = Brought {
+        manifest: &compose_manifest(&config_json, &descriptors(&[info])),
         media_type: MANIFEST_MEDIA_TYPE,
-        config: &config,
-        diff_ids: &diff_ids,
-        hidden_layers: 0,
+        config_json: &config_json,
+        config: &Config::parse(&config_json)?,
         origin: Origin::default(),
     };
-    intake.finish(reference, &documents)
+    intake.name(reference, &image)
 }

@@ -7,12 +7,13 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::catalogue::{self, Documents};
 use super::hold::Held;
+use super::index::Origin;
 use super::layer::{Info, directory_name};
 use super::staging::Staging;
 use super::workshop::{Done, Workshop};
 use super::{Imported, Store};
 use crate::error::{Error, Result};
-use crate::image::{Digest, Reference, Section};
+use crate::image::{Config, Digest, Reference, Section};
 
 /// What a layer must turn out to be, as far as its image says.
 #[derive(Debug, Clone, Copy, Default)]
@@ -24,6 +25,20 @@ pub struct Expected {
     /// Nothing vouches for the stream, so that it must have its end marker: nothing else would tell
     /// that it was cut between two entries.
     pub end_marker: bool,
+}
+
+/// The documents of an image of which all layers have been brought.
+pub struct Brought<'a> {
+    /// The manifest as it is, and its media type.
+    pub manifest: &'a [u8],
+    /// As the descriptor or the registry calls it.
+    pub media_type: &'a str,
+    /// The config as it is.
+    pub config_json: &'a [u8],
+    /// The config as read.
+    pub config: &'a Config,
+    /// Where it comes from.
+    pub origin: Origin,
 }
 
 /// An import or pull under way: its staging directory, its processes, and the layers that are
@@ -193,14 +208,26 @@ impl<'a> Intake<'a> {
         Ok(())
     }
 
-    /// Names the image; an image that has the name already loses it.
-    pub(super) fn finish(
-        self,
-        reference: &Reference,
-        documents: &Documents<'_>,
-    ) -> Result<Imported> {
+    /// Names an image, of which every layer is in the store or has arrived. An image that has the
+    /// name already loses it.
+    pub fn name(self, reference: &Reference, image: &Brought<'_>) -> Result<Imported> {
+        let mut hidden_layers = 0;
+        for (number, diff_id) in image.config.diff_ids.iter().enumerate() {
+            // Nothing below an opaque root can show through.
+            if self.known(diff_id)?.is_some_and(|info| info.opaque_root) {
+                hidden_layers = number;
+            }
+        }
         self.settle()?;
-        let digest = catalogue::publish(self.store, &self.staging, reference, documents)?;
+        let documents = Documents {
+            manifest: image.manifest,
+            media_type: image.media_type,
+            config: image.config_json,
+            diff_ids: &image.config.diff_ids,
+            hidden_layers,
+            origin: image.origin.clone(),
+        };
+        let digest = catalogue::publish(self.store, &self.staging, reference, &documents)?;
         let arrived = self.arrived();
         Ok(Imported {
             name: reference.to_string(),

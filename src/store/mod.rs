@@ -53,7 +53,7 @@ pub use hold::Held;
 pub use import::{Imported, import};
 pub use index::Origin;
 pub use inspect::{Details, LayerDetails};
-pub use intake::{Expected, Intake};
+pub use intake::{Brought, Expected, Intake};
 pub use lookup::{Wanted, missing};
 pub use scratch::Scratch;
 pub use usage::{ImageUsage, Usage};

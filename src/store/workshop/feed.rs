@@ -96,6 +96,6 @@ impl<'a> Feed<'a> {
 pub(super) fn unreadable(error: &io::Error) -> Error {
     match error.raw_os_error() {
         Some(errno) => Error::os("read", "the archive", nix::errno::Errno::from_raw(errno)),
-        None => Error::new(error.to_string()),
+        None => Error::carried(error).unwrap_or_else(|| Error::new(error.to_string())),
     }
 }

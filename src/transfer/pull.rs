@@ -1,0 +1,288 @@
+//! Pull: an image comes from a registry.
+
+use std::io::{self, Read};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::watch::Watch;
+use crate::error::{Error, Result};
+use crate::image::{self, Config, Digest, LayerDescriptor, Manifest, Platform, Reference};
+use crate::registry::{Access, Document, Registries, Remote};
+use crate::store::{Brought, Expected, Imported, Intake, Origin, Store, Wanted};
+
+/// How many layers come at the same time.
+const PARALLEL: usize = 3;
+/// How long a layer that is complete may wait for others before it is put in its place. What is
+/// there when a pull is killed is not pulled again.
+const SETTLE: Duration = Duration::from_secs(5);
+
+/// Which of the images that a name stands for is meant.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Platforms {
+    /// The one for this machine; a single one for another machine is refused.
+    Host,
+    /// The one for this platform.
+    Of(Platform),
+}
+
+impl Platforms {
+    fn platform(&self) -> Platform {
+        match self {
+            Platforms::Host => Platform::host(),
+            Platforms::Of(platform) => platform.clone(),
+        }
+    }
+}
+
+/// What a pull came to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Pulled {
+    /// The registry has what the store has.
+    Current {
+        /// The image's name, as the user would type it.
+        name: String,
+        /// The digest of its manifest.
+        digest: Digest,
+    },
+    /// It has come.
+    New(Imported),
+}
+
+/// Pulls what a name stands for: of a short name the first of its candidates that is to be had.
+pub fn pull(
+    store: &Store,
+    registries: &Registries,
+    wanted: &Reference,
+    platforms: &Platforms,
+    watch: &dyn Watch,
+) -> Result<Pulled> {
+    // Its processes are forked before there are threads, and before any password is in memory.
+    let mut intake = Some(Intake::open(store, PARALLEL)?);
+    let mut failed: Vec<Error> = Vec::new();
+    for candidate in registries.candidates(wanted)? {
+        let remote = registries.open(&candidate, Access::Pull)?;
+        let one = Pull { store, remote, reference: &candidate, platforms, watch };
+        match one.look()? {
+            Ok(None) => return one.current(),
+            Ok(Some(document)) => {
+                let Some(intake) = intake.take() else { break };
+                return one.take(intake, document);
+            }
+            Err(error) => failed.push(error),
+        }
+    }
+    let last = failed.pop().unwrap_or_else(|| Error::new(format!("pull {wanted}: no registry")));
+    // The reasons of all, since any of them may be the one that was meant.
+    Err(failed.iter().rev().fold(last, |error, earlier| error.hint(format!("before: {earlier}"))))
+}
+
+struct Pull<'a> {
+    store: &'a Store,
+    remote: Remote,
+    reference: &'a Reference,
+    platforms: &'a Platforms,
+    watch: &'a dyn Watch,
+}
+
+impl Pull<'_> {
+    /// What the registry has, or `None` where the store has the same. The inner error is that of
+    /// the registry, after which another candidate may be tried.
+    fn look(&self) -> Result<Result<Option<Document>>> {
+        let known = self.known();
+        if let Some((_, origin)) = &known
+            && origin.platform.as_deref() == Some(&self.platforms.platform().to_string())
+        {
+            if self.reference.digest().is_some() {
+                return Ok(Ok(None));
+            }
+            match self.remote.head(self.reference) {
+                Ok(Some(digest)) if origin.digest == Some(digest) => return Ok(Ok(None)),
+                Ok(_) => (),
+                Err(error) => return Ok(Err(error)),
+            }
+        }
+        Ok(self.remote.manifest(self.reference).map(Some))
+    }
+
+    /// The image of the very name that is in the store, if it is whole.
+    fn known(&self) -> Option<(Digest, Origin)> {
+        let image = self.store.lookup(&Wanted::of(self.reference)).ok()?;
+        Some((image.digest, image.origin))
+    }
+
+    fn current(&self) -> Result<Pulled> {
+        let image = self.store.lookup(&Wanted::of(self.reference))?;
+        Ok(Pulled::Current { name: image.name, digest: image.digest })
+    }
+
+    fn take(&self, intake: Intake<'_>, document: Document) -> Result<Pulled> {
+        let within = |error: Error| error.within(format_args!("pull {}", self.reference));
+        let digest = document.digest;
+        let chosen = self.choose(document).map_err(within)?;
+        let manifest = Manifest::parse(&chosen.bytes, &chosen.media_type).map_err(within)?;
+        let config_json =
+            self.remote.document(&manifest.config, manifest.config_size).map_err(within)?;
+        let config = Config::parse(&config_json).map_err(within)?;
+        manifest.check_config(&config).map_err(within)?;
+        self.check_platform(&config).map_err(within)?;
+        let brought = self.layers(&intake, &manifest, &config);
+        if brought.is_err() {
+            // What is complete is kept for the next try; the first failure is the one to tell.
+            let _kept_if_possible = intake.settle();
+        }
+        brought.map_err(within)?;
+        let origin = Origin {
+            digest: Some(digest),
+            from: Some(self.reference.full()),
+            platform: Some(self.platforms.platform().to_string()),
+        };
+        let image = Brought {
+            manifest: &chosen.bytes,
+            media_type: &chosen.media_type,
+            config_json: &config_json,
+            config: &config,
+            origin,
+        };
+        intake.name(self.reference, &image).map(Pulled::New).map_err(within)
+    }
+
+    /// The image's own manifest, by way of the index where there is one.
+    fn choose(&self, document: Document) -> Result<Document> {
+        if !image::is_index(&document.media_type) {
+            return Ok(document);
+        }
+        let mut read = |digest: Digest, size: u64, media_type: &str| -> Result<Vec<u8>> {
+            if image::is_manifest(media_type) {
+                self.remote.manifest_at(digest).map(|document| document.bytes)
+            } else {
+                self.remote.document(&digest, size)
+            }
+        };
+        let platform = self.platforms.platform();
+        let media_type = Some(document.media_type.as_str());
+        let mut fitting = image::choose(&document.bytes, media_type, &platform, &mut read)?;
+        let best = fitting.swap_remove(0);
+        let found = self.remote.manifest_at(best.digest)?;
+        if found.bytes.len() as u64 != best.size || found.media_type != best.media_type {
+            return Err(Error::new(format!(
+                "manifest {}: is not what the index says of it",
+                best.digest
+            )));
+        }
+        Ok(found)
+    }
+
+    fn check_platform(&self, config: &Config) -> Result<()> {
+        let (wanted, made) = (self.platforms.platform(), config.platform());
+        if made.os == wanted.os && made.architecture == wanted.architecture {
+            return Ok(());
+        }
+        let error = Error::new(format!("the image is for {made}, not for {wanted}"));
+        match self.platforms {
+            Platforms::Host => {
+                Err(error.hint(format!("--platform {made} pulls it; programs in it may not run")))
+            }
+            Platforms::Of(_) => Err(error.hint(format!("--platform {made} pulls this one"))),
+        }
+    }
+
+    fn layers(&self, intake: &Intake<'_>, manifest: &Manifest, config: &Config) -> Result<()> {
+        let mut missing: Vec<(usize, &LayerDescriptor, Digest)> = Vec::new();
+        for (number, (layer, diff_id)) in manifest.layers.iter().zip(&config.diff_ids).enumerate() {
+            let comes = missing.iter().any(|(.., coming)| coming == diff_id);
+            if !comes && !intake.has(diff_id)? {
+                missing.push((number + 1, layer, *diff_id));
+            }
+        }
+        let sizes: Vec<_> =
+            missing.iter().map(|(_, layer, _)| (layer.digest, layer.size)).collect();
+        self.watch.begin(&sizes, manifest.layers.len() - missing.len());
+        let run = Run {
+            pull: self,
+            intake,
+            missing: &missing,
+            total: manifest.layers.len(),
+            next: AtomicUsize::new(0),
+            stop: AtomicBool::new(false),
+            failed: Mutex::new(None),
+            settled: Mutex::new(Instant::now()),
+        };
+        std::thread::scope(|scope| -> Result<()> {
+            for _ in 1..PARALLEL.min(missing.len()) {
+                std::thread::Builder::new()
+                    .name("casemate-pull".to_owned())
+                    .spawn_scoped(scope, || run.work())
+                    .map_err(|error| Error::os("start", "a thread", error))?;
+            }
+            run.work();
+            Ok(())
+        })?;
+        let failed = run.failed.into_inner().unwrap_or_else(PoisonError::into_inner);
+        failed.map_or(Ok(()), Err)
+    }
+}
+
+/// Layers on their way, shared by the threads that bring them.
+struct Run<'a> {
+    pull: &'a Pull<'a>,
+    intake: &'a Intake<'a>,
+    missing: &'a [(usize, &'a LayerDescriptor, Digest)],
+    total: usize,
+    next: AtomicUsize,
+    stop: AtomicBool,
+    /// The first failure.
+    failed: Mutex<Option<Error>>,
+    settled: Mutex<Instant>,
+}
+
+impl Run<'_> {
+    fn work(&self) {
+        while !self.stop.load(Ordering::Relaxed) {
+            let index = self.next.fetch_add(1, Ordering::Relaxed);
+            let Some((number, layer, diff_id)) = self.missing.get(index) else { return };
+            let done = self.layer(index, layer, *diff_id).and_then(|()| self.settle());
+            if let Err(error) = done {
+                let within = error.within(format_args!("layer {number} of {}", self.total));
+                let mut failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner);
+                failed.get_or_insert(within);
+                self.stop.store(true, Ordering::Relaxed);
+                return;
+            }
+            self.pull.watch.done(index);
+        }
+    }
+
+    fn layer(&self, index: usize, layer: &LayerDescriptor, diff_id: Digest) -> Result<()> {
+        let blob = self.pull.remote.blob(&layer.digest, layer.size, &layer.urls)?;
+        let mut blob = Stoppable { inner: blob, stop: &self.stop };
+        let expected =
+            Expected { packed: Some(layer.digest), diff_id: Some(diff_id), end_marker: false };
+        self.intake.stream(&mut blob, expected, &|bytes| self.pull.watch.moved(index, bytes))
+    }
+
+    fn settle(&self) -> Result<()> {
+        let mut settled = self.settled.lock().unwrap_or_else(PoisonError::into_inner);
+        if settled.elapsed() < SETTLE {
+            return Ok(());
+        }
+        self.intake.settle()?;
+        *settled = Instant::now();
+        Ok(())
+    }
+}
+
+/// Ends when another layer has failed.
+struct Stoppable<'a, R> {
+    inner: R,
+    stop: &'a AtomicBool,
+}
+
+impl<R: Read> Read for Stoppable<'_, R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.stop.load(Ordering::Relaxed) {
+            return Err(io::Error::other("another layer failed"));
+        }
+        self.inner.read(buffer)
+    }
+}
