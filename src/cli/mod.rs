@@ -3,6 +3,7 @@
 mod overlay;
 mod registry;
 mod store;
+mod transfer;
 mod values;
 
 use std::ffi::OsString;
@@ -15,9 +16,12 @@ pub use store::{
     CompleteArgs, CompletionArgs, ImagesArgs, InspectArgs, PruneArgs, RmiArgs, Shell, StoreArgs,
     StoreCommand, TagArgs, UsageArgs,
 };
+pub use transfer::PullArgs;
 pub use values::{ByteCount, EnvArg, UlimitArg, Volume};
 
-use crate::profile::{Control, Duration, Hostname, NetworkMode, Scratch, TmpfsGrant, UserSpec};
+use crate::profile::{
+    Control, Duration, Hostname, NetworkMode, Pull, Scratch, TmpfsGrant, UserSpec,
+};
 
 /// Run a program in a box that you build alone: no root, no daemon, no setuid helper.
 #[derive(Debug, Parser)]
@@ -40,6 +44,8 @@ pub enum Command {
     Explain(ExplainArgs),
     /// Bring an image from a file or directory into the store.
     Import(ImportArgs),
+    /// Bring an image from a registry into the store.
+    Pull(PullArgs),
     /// List the images in the store.
     Images(ImagesArgs),
     /// Tell a registry who you are, and keep it for the commands that speak to it.
@@ -74,6 +80,11 @@ pub struct RunArgs {
     /// Start from the image NAME instead of the host's own system.
     #[arg(long, value_name = "NAME")]
     pub image: Option<String>,
+
+    /// Pull the image: when it is missing (the default), always, never, or when the registry has a
+    /// newer one.
+    #[arg(long, value_name = "POLICY")]
+    pub pull: Option<Pull>,
 
     /// The profile: the name of a shipped one, or a file (with a slash, or ending in .toml).
     #[arg(short, long, value_name = "FILE|NAME")]

@@ -16,6 +16,7 @@ impl RunArgs {
             .transpose()
             .map_err(|error: Error| error.within("--image"))?;
         profile.root.read_only = self.read_only.then_some(true);
+        profile.root.pull = self.pull;
         profile.root.scratch = self.scratch;
         profile.identity.user = self.user.clone();
         profile.identity.hostname = self.hostname.clone();

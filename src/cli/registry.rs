@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 
 /// The options of every command that speaks to registries.
-#[derive(Debug, Clone, Args)]
+#[derive(Debug, Clone, Default, Args)]
 pub struct RegistryArgs {
     /// Read credentials from FILE, and from no other file.
     #[arg(long, value_name = "FILE")]

@@ -9,6 +9,7 @@ mod inspect;
 mod login;
 mod plan;
 mod prune;
+mod pull;
 mod registries;
 mod rmi;
 mod run;
@@ -37,6 +38,7 @@ pub fn dispatch(command: &Command) -> Result<i32> {
         }
         Command::Login(args) => login::login(args, &directories).map(|()| 0),
         Command::Logout(args) => login::logout(args, &directories).map(|()| 0),
+        Command::Pull(args) => pull::pull(args, &directories),
         Command::Images(args) => images::images(args, directories.store()?).map(|()| 0),
         Command::Inspect(args) => inspect::inspect(args, directories.store()?),
         Command::Tag(args) => tag::tag(args, directories.store()?).map(|()| 0),

@@ -3,12 +3,14 @@
 use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 
+use super::pull::Obtain;
+use super::registries;
 use crate::cli::RunArgs;
 use crate::error::{During, Error, Result};
 use crate::host::{Directories, Host, Live, World};
 use crate::identity::{self, Names};
-use crate::image::Digest;
-use crate::profile::{self, Profile};
+use crate::image::{Digest, Reference};
+use crate::profile::{self, Profile, Pull};
 use crate::sandbox::{self, ImageInput, Inputs, Own, Sandbox};
 use crate::store::{self, Held, Image, Store, Wanted};
 
@@ -37,7 +39,12 @@ impl InUse {
     }
 }
 
-pub(super) fn plan(args: &RunArgs, directories: &Directories) -> Result<Planned> {
+/// Makes the plan. An image that is missing is obtained, if it may be.
+pub(super) fn plan(
+    args: &RunArgs,
+    directories: &Directories,
+    obtain: Option<&Obtain<'_>>,
+) -> Result<Planned> {
     let mut profiles = vec!["default".to_owned()];
     let mut merged = profile::load("default")?.profile;
     if let Some(word) = args.profile.as_deref().filter(|word| *word != "default") {
@@ -50,7 +57,7 @@ pub(super) fn plan(args: &RunArgs, directories: &Directories) -> Result<Planned>
     let mut world = Live::default();
     let (image, names, in_use) = match &merged.root.image {
         Some(_) => {
-            let (input, names, in_use) = image(&merged, directories, &mut world)?;
+            let (input, names, in_use) = image(&merged, directories, obtain, &mut world)?;
             (Some(input), names, Some(in_use))
         }
         None => (None, host_names(&merged), None),
@@ -76,13 +83,23 @@ pub(super) fn plan(args: &RunArgs, directories: &Directories) -> Result<Planned>
 fn image(
     profile: &Profile,
     directories: &Directories,
+    obtain: Option<&Obtain<'_>>,
     world: &mut Live,
 ) -> Result<(ImageInput, Names, InUse)> {
     let reference =
         profile.root.image.as_ref().ok_or_else(|| Error::new("image: none was named"))?;
-    let data = directories.store()?;
-    let store = Store::find(data)?.ok_or_else(|| store::missing(reference, std::iter::empty()))?;
-    let (image, held) = store.hold(&Wanted::of(reference))?;
+    let policy = profile.root.pull.unwrap_or(Pull::Missing);
+    if let Some(obtain) = obtain {
+        obtain.before(reference, policy)?;
+    }
+    let (store, image, held) = match find(reference, directories)? {
+        Ok(found) => found,
+        Err(missing) => {
+            let Some(obtain) = obtain else { return Err(missing) };
+            obtain.after(reference, policy, missing)?;
+            find(reference, directories)??
+        }
+    };
     let names = names(&store, &image)?;
     let layers_dir = store.layers_dir();
     let source = world.open(&layers_dir).at("open", &layers_dir)?;
@@ -97,6 +114,29 @@ fn image(
     };
     let in_use = InUse { store, digest: image.digest, _held: held };
     Ok((input, names, in_use))
+}
+
+/// The image with its layers held. The inner error is that there is none of the name.
+fn find(
+    reference: &Reference,
+    directories: &Directories,
+) -> Result<Result<(Store, Image, Vec<Held>)>> {
+    let Some(store) = Store::find(directories.store()?)? else {
+        return Ok(Err(store::missing(reference, std::iter::empty())));
+    };
+    let found = match store.hold(&Wanted::of(reference)) {
+        // A short name may be in the store by a full one; that is asked only when need be.
+        Err(_) if !store.has(&Wanted::of(reference)) => {
+            let candidates = registries::candidates(reference, directories);
+            let wanted = Wanted::of(reference).with_candidates(&candidates);
+            match store.hold(&wanted) {
+                Err(error) if !store.has(&wanted) => Err(error),
+                found => Ok(found?),
+            }
+        }
+        found => Ok(found?),
+    };
+    Ok(found.map(|(image, held)| (store, image, held)))
 }
 
 fn names(store: &Store, image: &Image) -> Result<Names> {

@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use crate::cli::RegistryArgs;
 use crate::host::Directories;
-use crate::registry::{Environment, Notice, Options};
+use crate::image::Reference;
+use crate::registry::{Configuration, Environment, Notice, Options};
 use crate::ui;
 
 /// The user's settings with what the command line says; notices are printed, unless `quiet`.
@@ -25,4 +26,16 @@ pub(super) fn options(args: &RegistryArgs, directories: &Directories, quiet: boo
         tls_verify: args.tls_verify,
         notify: if quiet { None } else { Some(Arc::new(tell)) },
     }
+}
+
+/// What registries.conf makes of a short name, for looking it up in the store. A configuration that
+/// cannot be read is an error when something is to be pulled, not there.
+pub(super) fn candidates(reference: &Reference, directories: &Directories) -> Vec<Reference> {
+    if !reference.is_short() {
+        return Vec::new();
+    }
+    let environment = Environment::find(directories.caller.home.as_deref());
+    Configuration::load(&environment)
+        .and_then(|configuration| configuration.candidates(reference))
+        .unwrap_or_default()
 }

@@ -3,6 +3,7 @@
 use std::os::fd::AsFd;
 
 use super::plan;
+use super::pull::Obtain;
 use crate::cli::RunArgs;
 use crate::error::{During, Error, Result};
 use crate::host::Directories;
@@ -16,7 +17,8 @@ pub(super) fn run(args: &RunArgs, directories: &Directories) -> Result<i32> {
     // Whatever the caller left open stays on this side of every execve(2) (CVE-2024-21626).
     clone::close_all_on_exec().during("close", "inherited descriptors")?;
     refuse_directories()?;
-    let plan::Planned { sandbox, world, in_use } = plan::plan(args, directories)?;
+    let plan::Planned { sandbox, world, in_use } =
+        plan::plan(args, directories, Some(&Obtain { directories, quiet: args.quiet }))?;
     if !args.quiet {
         for lost in &sandbox.degraded {
             ui::warning(&format!("{} is not enforced: {}", lost.control.word(), lost.reason));

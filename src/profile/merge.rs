@@ -22,6 +22,7 @@ impl Profile {
                 image: over.root.image.or(self.root.image),
                 overlay: over.root.overlay.or(self.root.overlay),
                 read_only: over.root.read_only.or(self.root.read_only),
+                pull: over.root.pull.or(self.root.pull),
                 scratch: over.root.scratch.or(self.root.scratch),
                 scratch_size: over.root.scratch_size.or(self.root.scratch_size),
             },

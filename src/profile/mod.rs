@@ -22,7 +22,8 @@ pub use parse::parse;
 pub use shipped::{load, shipped};
 pub use values::{
     Capability, Control, Duration, EnvName, EnvValue, Hostname, Id, Ids, NetworkMode, Overlay,
-    Pattern, Reserved, ResourceLimit, ResourceName, Scratch, SeccompBase, Size, Terminal, UserSpec,
+    Pattern, Pull, Reserved, ResourceLimit, ResourceName, Scratch, SeccompBase, Size, Terminal,
+    UserSpec,
 };
 
 use crate::image::Reference;
@@ -74,6 +75,8 @@ pub struct Root {
     /// The image whose layers are the root; without one, the host's own system.
     #[serde(deserialize_with = "values::reference")]
     pub image: Option<Reference>,
+    /// When the image is pulled from its registry.
+    pub pull: Option<Pull>,
     /// Which overlay assembles the layers.
     pub overlay: Option<Overlay>,
     /// Whether the root is read-only (/tmp, /var/tmp, /run, /dev/shm and the home stay writable).

@@ -77,6 +77,7 @@ from_text! {
     Ids: "a word";
     NetworkMode: "a word";
     Overlay: "a word";
+    Pull: "a word";
     Pattern: "the name of an environment variable, or its beginning and `*`";
     ResourceName: "the name of a limit";
     Scratch: "a word";
@@ -143,6 +144,20 @@ words! {
         Memory = "memory",
         /// On disk, below the store; removed when the box ends.
         Disk = "disk",
+    }
+}
+
+words! {
+    /// When the image is pulled from its registry.
+    Pull, "pull policy" {
+        /// Every time; what cannot be pulled is not run.
+        Always = "always",
+        /// When the store does not have it.
+        Missing = "missing",
+        /// Not at all.
+        Never = "never",
+        /// When the registry has another one by now, as far as it can be asked.
+        Newer = "newer",
     }
 }
 

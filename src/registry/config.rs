@@ -96,7 +96,7 @@ struct MirrorTable {
 impl Configuration {
     /// Reads the main file, the user's own if there is one, and then what is dropped in beside it,
     /// the system's and the user's. A later file wins.
-    pub(super) fn load(environment: &Environment) -> Result<Self> {
+    pub fn load(environment: &Environment) -> Result<Self> {
         let mut all = Configuration::default();
         let mains: Vec<PathBuf> = match &environment.registries_conf {
             Some(path) => vec![path.clone()],

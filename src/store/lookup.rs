@@ -110,6 +110,11 @@ pub(super) fn find<'a>(index: &'a Index, wanted: &Wanted<'_>) -> Result<Found<'a
     Ok(Found::Id(first, entries))
 }
 
+/// Whether the index leads to one.
+pub(super) fn is_named(store: &Store, wanted: &Wanted<'_>) -> bool {
+    Index::read(store).is_ok_and(|index| find(&index, wanted).is_ok())
+}
+
 /// An image with its layers held.
 pub(super) fn hold(store: &Store, wanted: &Wanted<'_>) -> Result<(Image, Vec<Held>)> {
     settled(store, wanted, |entry| {

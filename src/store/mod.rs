@@ -150,6 +150,11 @@ impl Store {
         lookup::image(self, wanted)
     }
 
+    /// Whether there is such an image, whole or not.
+    pub fn has(&self, wanted: &Wanted<'_>) -> bool {
+        lookup::is_named(self, wanted)
+    }
+
     /// As [`Store::lookup`], with its layers held: they stay where they are as long as the returned
     /// values are kept, whoever removes the image meanwhile.
     pub fn hold(&self, wanted: &Wanted<'_>) -> Result<(Image, Vec<Held>)> {

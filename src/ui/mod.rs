@@ -2,11 +2,13 @@
 //! from an image, a profile or the command line is escaped here, once.
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
+mod progress;
 mod prompt;
 
 use std::fmt::Write as _;
 use std::io::{self, Write as _};
 
+pub use progress::{Progress, Show};
 pub use prompt::{ask, ask_secret};
 
 use crate::error::Error;
@@ -80,7 +82,9 @@ pub fn usage_page(text: &str) {
 
 // A closed standard error leaves nowhere to say anything; the exit code still tells.
 fn to_stderr(text: &str) {
-    let _nowhere_to_report = io::stderr().lock().write_all(text.as_bytes());
+    progress::above(|| {
+        let _nowhere_to_report = io::stderr().lock().write_all(text.as_bytes());
+    });
 }
 
 /// Prints a result to standard output. The text must be escaped already where it is foreign.
