@@ -22,7 +22,7 @@ fn environment(home: &Path) -> Environment {
     Environment {
         home: Some(home.to_owned()),
         config: Some(home.join("config")),
-        system: home.join("etc"),
+        system: Some(home.join("etc")),
         ..Environment::default()
     }
 }

@@ -128,7 +128,7 @@ fn serve(stream: &mut dyn Wire, seen: &Mutex<Vec<Request>>, answer: &Arc<Answer>
 }
 
 /// `None` for what is no HTTP, such as the beginning of TLS.
-fn read(stream: &mut dyn Wire) -> Option<Request> {
+pub(crate) fn read(stream: &mut dyn Wire) -> Option<Request> {
     let mut reader = BufReader::with_capacity(1, stream);
     let mut line = Vec::new();
     reader.by_ref().take(8192).read_until(b'\n', &mut line).ok()?;
