@@ -6,7 +6,8 @@
 
 use std::path::Path;
 
-use casemate::image::{Config, Reference};
+use casemate::image::{Config, Platform, Reference, choose};
+use casemate::registry::{self, AuthFile, Configuration};
 use casemate::store::{Store, import};
 use casemate::{identity, profile};
 
@@ -105,6 +106,74 @@ fn image_configurations() {
     for _ in 0..rounds(20_000) {
         // An error or a configuration; nothing else can happen.
         drop(Config::parse(&random.mutate(seed)));
+    }
+}
+
+#[test]
+fn challenges() {
+    let seeds = [
+        r#"Bearer realm="https://auth.docker.io/token",service="registry.docker.io",scope="repository:library/debian:pull,push""#,
+        r#"Negotiate YII==, Basic realm="a \"b\"", bearer realm = x , Digest a=b"#,
+    ];
+    let mut random = Random::new();
+    for round in 0..rounds(50_000) {
+        let bytes = random.mutate(seeds[round % seeds.len()].as_bytes());
+        let text = String::from_utf8_lossy(&bytes);
+        assert!(registry::parse_challenges(&text).len() <= text.len());
+    }
+}
+
+#[test]
+fn registries_conf() {
+    let seed = "unqualified-search-registries = [\"quay.io\", \"docker.io\"]\nshort-name-mode = \"permissive\"\n[aliases]\n\"tool\" = \"ghcr.io/owner/tool\"\n[[registry]]\nprefix = \"*.a.io\"\nlocation = \"b.io/c\"\ninsecure = true\n[[registry.mirror]]\nlocation = \"m.io:5000\"\npull-from-mirror = \"tag-only\"\n[[registry]]\nlocation = \"d.io\"\nblocked = true\n";
+    let names = ["tool", "debian:12", "x.a.io/y", "d.io/z"].map(|n| Reference::parse(n).unwrap());
+    let mut random = Random::new();
+    let mut accepted = 0;
+    for _ in 0..rounds(20_000) {
+        let bytes = random.mutate(seed.as_bytes());
+        let text = String::from_utf8_lossy(&bytes);
+        let mut configuration = Configuration::default();
+        match configuration.add("fuzz", &text) {
+            Err(error) => assert!(error.to_string().starts_with("fuzz:"), "{error} for {text:?}"),
+            Ok(()) => accepted += 1,
+        }
+        for name in &names {
+            if let Ok(candidates) = configuration.candidates(name) {
+                assert!(!candidates.is_empty());
+            }
+        }
+    }
+    assert!(accepted > 100, "{accepted}");
+}
+
+#[test]
+fn files_of_credentials() {
+    let seed = br#"{"auths":{"a.io":{"auth":"dTpw"},"https://index.docker.io/v1/":{"username":"u","password":"p","identitytoken":""}},"credHelpers":{"b.io":"pass"},"credsStore":"secretservice"}"#;
+    let names = ["a.io/x", "a.io", "docker.io", "index.docker.io"].map(str::to_owned);
+    let mut random = Random::new();
+    for _ in 0..rounds(20_000) {
+        if let Ok(file) = AuthFile::parse(&random.mutate(seed)) {
+            drop(file.find(&names));
+        }
+    }
+}
+
+#[test]
+fn indexes_and_platforms() {
+    let seed = br#"{"schemaVersion":2,"mediaType":"application/vnd.oci.image.index.v1+json","manifests":[{"mediaType":"application/vnd.oci.image.manifest.v1+json","digest":"sha256:0000000000000000000000000000000000000000000000000000000000000000","size":5,"platform":{"os":"linux","architecture":"amd64"}},{"mediaType":"application/vnd.oci.image.index.v1+json","digest":"sha256:0000000000000000000000000000000000000000000000000000000000000001","size":5}]}"#;
+    let platforms = ["linux/arm64/v8", "amd64", "linux/arm"];
+    let mut random = Random::new();
+    for round in 0..rounds(20_000) {
+        let json = random.mutate(seed);
+        let mut again = |_, _, _: &str| Ok(json.clone());
+        if let Ok(chosen) = choose(&json, None, &Platform::host(), &mut again) {
+            assert!(!chosen.is_empty());
+        }
+        let text = random.mutate(platforms[round % platforms.len()].as_bytes());
+        if let Ok(platform) = String::from_utf8_lossy(&text).parse::<Platform>() {
+            let again: Platform = platform.to_string().parse().unwrap();
+            assert_eq!(again, platform);
+        }
     }
 }
 

@@ -8,8 +8,10 @@ use super::manifest::{self, Manifest, Target};
 use super::{Config, Digest, Platform};
 use crate::error::{Error, Result};
 
-/// How deep an index may point to further indexes, and how many manifests there may be.
+/// How deep an index may point to further indexes, how many of these are read, and how many manifests
+/// there may be.
 const MAX_NESTING: usize = 4;
+const MAX_INDEXES: usize = 100;
 const MAX_MANIFESTS: usize = 1000;
 
 /// An image manifest that an index points to.
@@ -42,7 +44,15 @@ pub fn choose(
 ) -> Result<Vec<Candidate>> {
     let index = manifest::parse_index(json, media_type)?;
     let mut found = Vec::new();
-    flatten(&index, None, 0, read, &mut found)?;
+    let mut indexes = 0;
+    let mut read_index = |digest: Digest, size: u64, media_type: &str| {
+        indexes += 1;
+        if indexes > MAX_INDEXES {
+            return Err(Error::new(format!("more than {MAX_INDEXES} indexes in the index")));
+        }
+        read(digest, size, media_type)
+    };
+    flatten(&index, None, 0, &mut read_index, &mut found)?;
     let mut seen = BTreeSet::new();
     found.retain(|candidate| seen.insert(candidate.digest));
     if found.is_empty() {
@@ -224,5 +234,18 @@ mod tests {
             documents.insert(Digest::of(&json), json);
             json = outer;
         }
+    }
+
+    #[test]
+    fn an_index_that_fans_out_is_given_up() {
+        let wide = index(&vec![entry(INDEX, b"inner", ""); 1000]);
+        let mut reads = 0;
+        let mut read = |_, _, _: &str| {
+            reads += 1;
+            Ok(wide.clone())
+        };
+        let error = choose(&wide, None, &Platform::host(), &mut read).unwrap_err().to_string();
+        assert!(error.contains("more than"), "{error}");
+        assert!(reads <= MAX_INDEXES);
     }
 }

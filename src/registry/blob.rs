@@ -203,8 +203,10 @@ impl Blob {
     /// There must be no more than was said.
     fn finish(&mut self) -> Result<(), Failure> {
         let Some(mut body) = self.body.take() else { return Ok(()) };
-        // What was announced was held to; what comes after a break there is nothing to us.
-        if !self.announced && matches!(body.read(&mut [0]), Ok(1)) {
+        // Where the size was announced this finds the end, and the connection can serve again. A
+        // break here is nothing to us: all has come.
+        let more = body.read(&mut [0]);
+        if !self.announced && matches!(more, Ok(1)) {
             return Err(Failure::lasting(Error::new(format!(
                 "{}: it has more than the {} bytes that its descriptor says",
                 self.host, self.size

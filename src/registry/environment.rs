@@ -18,7 +18,7 @@ pub struct Environment {
     /// `$XDG_CACHE_HOME`, or `.cache` in the home directory.
     pub cache: Option<PathBuf>,
     /// Where the system's settings are: /etc.
-    pub system: PathBuf,
+    pub system: Option<PathBuf>,
     /// `$CONTAINERS_REGISTRIES_CONF`.
     pub registries_conf: Option<PathBuf>,
     /// `$REGISTRY_AUTH_FILE`.
@@ -54,7 +54,7 @@ impl Environment {
             config: below("XDG_CONFIG_HOME", ".config"),
             runtime: absolute("XDG_RUNTIME_DIR"),
             cache: below("XDG_CACHE_HOME", ".cache"),
-            system: PathBuf::from("/etc"),
+            system: Some(PathBuf::from("/etc")),
             registries_conf: path("CONTAINERS_REGISTRIES_CONF"),
             auth_file: path("REGISTRY_AUTH_FILE"),
             docker: path("DOCKER_CONFIG").or_else(|| home.map(|home| home.join(".docker"))),
@@ -68,7 +68,8 @@ impl Environment {
     /// The directories of settings that both podman and skopeo read, the user's first.
     pub(super) fn containers(&self) -> impl Iterator<Item = PathBuf> {
         let user = self.config.as_ref().map(|config| config.join("containers"));
-        user.into_iter().chain([self.system.join("containers")])
+        let system = self.system.as_ref().map(|system| system.join("containers"));
+        user.into_iter().chain(system)
     }
 }
 

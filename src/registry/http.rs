@@ -23,6 +23,7 @@ pub(super) const STALL: Duration = Duration::from_secs(60);
 const ANSWER: Duration = Duration::from_secs(120);
 const MAX_REDIRECTS: usize = 10;
 const MAX_HEADERS: usize = 64 * 1024;
+const MAX_DRAINED: u64 = 16 * 1024;
 /// docker.io is no registry's address.
 const HUB: &str = "docker.io";
 const HUB_HOST: &str = "registry-1.docker.io";
@@ -145,6 +146,11 @@ impl Response {
             content.extend_from_slice(&buffer[..count]);
         }
     }
+
+    /// Reads what nobody wants, if it is little, so that the connection can serve again.
+    pub(super) fn drain(&mut self) {
+        let _is_closed_then = self.document(MAX_DRAINED);
+    }
 }
 
 /// Speaks HTTP. One agent a host, since hosts have certificates and proxies of their own; an agent
@@ -172,7 +178,7 @@ impl Http {
         let mut uri = uri.clone();
         let mut authorization = authorization;
         for _ in 0..=MAX_REDIRECTS {
-            let response = self.send_once(&uri, ask, authorization, trust)?;
+            let mut response = self.send_once(&uri, ask, authorization, trust)?;
             let is_redirect = matches!(response.status, 301 | 302 | 303 | 307 | 308);
             // What changes something is asked of the one it was meant for.
             if !is_redirect || !matches!(ask.method, Method::GET | Method::HEAD) {
@@ -186,6 +192,7 @@ impl Http {
                 )))
             })?;
             refuse_downgrade(&uri, &next)?;
+            response.drain();
             if authority(&next) != authority(&uri) {
                 authorization = None;
             }

@@ -126,7 +126,7 @@ impl Session {
         scopes: &[String],
     ) -> Result<Response, Failure> {
         let known = self.authorization(scopes);
-        let response = self.speak(shared, target, ask, known.as_deref())?;
+        let mut response = self.speak(shared, target, ask, known.as_deref())?;
         if response.status != 401 || !self.is_own(&response.uri) {
             return Ok(response);
         }
@@ -139,6 +139,7 @@ impl Session {
         let authorization = self.authorize(shared, &challenges, scopes, known.as_deref())?;
         match authorization {
             Some(authorization) if ask.is_whole() => {
+                response.drain();
                 self.speak(shared, target, ask, Some(&authorization))
             }
             _ => Ok(response),

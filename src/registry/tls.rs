@@ -67,8 +67,8 @@ struct Client {
 impl Own {
     /// Reads the first directory that there is for the host: the user's, podman's, docker's.
     fn find(environment: &Environment, host: &str) -> Result<Self> {
-        let docker = environment.system.join("docker");
-        for base in environment.containers().chain([docker]) {
+        let docker = environment.system.as_ref().map(|system| system.join("docker"));
+        for base in environment.containers().chain(docker) {
             let directory = base.join("certs.d").join(host);
             match std::fs::read_dir(&directory) {
                 Ok(entries) => {

@@ -14,6 +14,7 @@ pub mod images;
 pub mod leftovers;
 pub mod probe;
 pub mod pty;
+pub mod registry;
 pub mod requirements;
 pub mod stream;
 pub mod user;
