@@ -2,22 +2,23 @@
 //! `--json` for programs, `--format` for one value.
 
 use std::fmt::Write as _;
-use std::path::Path;
 
 use serde_json::Value;
 
+use super::registries;
 use crate::cli::InspectArgs;
 use crate::error::{Error, Exit, Result};
+use crate::host::Directories;
 use crate::store::{self, Details, Store, Wanted};
 use crate::ui;
 
 /// Tries each name; the exit code tells whether one failed.
-pub(super) fn inspect(args: &InspectArgs, data_home: &Path) -> Result<i32> {
-    let store = Store::find(data_home)?;
+pub(super) fn inspect(args: &InspectArgs, directories: &Directories) -> Result<i32> {
+    let store = Store::find(directories.store()?)?;
     let mut found = Vec::new();
     let mut failed = false;
     for word in &args.images {
-        match details(store.as_ref(), word) {
+        match details(store.as_ref(), word, directories) {
             Ok(details) => found.push(details),
             Err(error) => {
                 ui::error(&error);
@@ -44,8 +45,10 @@ pub(super) fn inspect(args: &InspectArgs, data_home: &Path) -> Result<i32> {
     Ok(if failed { Exit::Failed.code() } else { 0 })
 }
 
-fn details(store: Option<&Store>, word: &str) -> Result<Details> {
+fn details(store: Option<&Store>, word: &str, directories: &Directories) -> Result<Details> {
     let wanted = Wanted::parse(word)?;
+    let candidates = registries::candidates(wanted.reference(), directories);
+    let wanted = wanted.with_candidates(&candidates);
     match store {
         Some(store) => store.inspect(&wanted),
         None => Err(store::missing(wanted.reference(), std::iter::empty())),

@@ -40,9 +40,9 @@ pub fn dispatch(command: &Command) -> Result<i32> {
         Command::Logout(args) => login::logout(args, &directories).map(|()| 0),
         Command::Pull(args) => pull::pull(args, &directories),
         Command::Images(args) => images::images(args, directories.store()?).map(|()| 0),
-        Command::Inspect(args) => inspect::inspect(args, directories.store()?),
-        Command::Tag(args) => tag::tag(args, directories.store()?).map(|()| 0),
-        Command::Rmi(args) => rmi::rmi(args, directories.store()?),
+        Command::Inspect(args) => inspect::inspect(args, &directories),
+        Command::Tag(args) => tag::tag(args, &directories).map(|()| 0),
+        Command::Rmi(args) => rmi::rmi(args, &directories),
         Command::Prune(args) => prune::prune(args, directories.store()?).map(|()| 0),
         Command::Store(args) => match &args.command {
             StoreCommand::Usage(args) => store::usage(args, directories.store()?).map(|()| 0),

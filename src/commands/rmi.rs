@@ -1,24 +1,32 @@
 //! `casemate rmi`: removes images.
 
-use std::path::Path;
-
 use serde_json::json;
 
+use super::registries;
 use crate::cli::RmiArgs;
 use crate::error::{Error, Exit, Result};
+use crate::host::Directories;
 use crate::store::{Removed, Store, Wanted};
 use crate::ui;
 
 /// Tries each name; the exit code tells whether one failed.
-pub(super) fn rmi(args: &RmiArgs, data_home: &Path) -> Result<i32> {
+pub(super) fn rmi(args: &RmiArgs, directories: &Directories) -> Result<i32> {
+    let data_home = directories.store()?;
     let mut errors = Vec::new();
     let mut wanted = Vec::new();
     for word in &args.images {
         match Wanted::parse(word) {
-            Ok(image) => wanted.push(image),
+            Ok(image) => {
+                let candidates = registries::candidates(image.reference(), directories);
+                wanted.push((image, candidates));
+            }
             Err(error) => errors.push(error),
         }
     }
+    let wanted: Vec<_> = wanted
+        .iter()
+        .map(|(image, candidates)| image.clone().with_candidates(candidates))
+        .collect();
     let mut removed = Removed::default();
     // A store is not made to remove something from it.
     if Store::find(data_home)?.is_none() {
