@@ -1,6 +1,6 @@
 //! Two threads for one layer: one reads and hashes its tar stream, the other makes the files.
 
-use std::io::{self, Read};
+use std::io::{self, BufRead, Read};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
 use crate::error::{Error, Result};
@@ -30,9 +30,19 @@ struct Stream {
 
 impl Read for Stream {
     fn read(&mut self, target: &mut [u8]) -> io::Result<usize> {
+        let there = self.fill_buf()?;
+        let taken = target.len().min(there.len());
+        target[..taken].copy_from_slice(&there[..taken]);
+        self.consume(taken);
+        Ok(taken)
+    }
+}
+
+impl BufRead for Stream {
+    fn fill_buf(&mut self) -> io::Result<&[u8]> {
         if self.position == self.buffer.len() {
             // A closed channel is the end, or a failure that the reading thread tells itself.
-            let Ok(next) = self.full.recv() else { return Ok(0) };
+            let Ok(next) = self.full.recv() else { return Ok(&[]) };
             let used = std::mem::replace(&mut self.buffer, next);
             // No room for one more empty buffer: it is freed instead.
             let _recycled = self.empty.try_send(used);
@@ -41,10 +51,11 @@ impl Read for Stream {
                 io::Error::new(io::ErrorKind::InvalidData, "unpacks to more than 512 GiB")
             })?;
         }
-        let taken = target.len().min(self.buffer.len() - self.position);
-        target[..taken].copy_from_slice(&self.buffer[self.position..self.position + taken]);
-        self.position += taken;
-        Ok(taken)
+        Ok(&self.buffer[self.position..])
+    }
+
+    fn consume(&mut self, count: usize) {
+        self.position += count;
     }
 }
 
@@ -64,7 +75,7 @@ pub(super) struct Ran<C> {
 pub(super) fn run<C>(
     source: impl Read + Send,
     to_the_end: bool,
-    consume: impl FnOnce(&mut dyn Read) -> Result<C>,
+    consume: impl FnOnce(&mut dyn BufRead) -> Result<C>,
 ) -> Result<Ran<C>> {
     std::thread::scope(|scope| {
         let (full, full_in) = sync_channel::<Vec<u8>>(BUFFERS);

@@ -10,7 +10,7 @@ mod pax;
 mod sparse;
 
 use std::fs::File;
-use std::io::{self, Read, Seek, SeekFrom};
+use std::io::{self, BufRead, Read, Seek, SeekFrom};
 
 use header::{BLOCK, Header};
 use pax::Records;
@@ -244,9 +244,13 @@ impl<R: Skip> Reader<R> {
         if read == 0 {
             return Err(cut_short());
         }
-        self.data_left -= read as u64;
-        self.position += read as u64;
+        self.took(read);
         Ok(read)
+    }
+
+    fn took(&mut self, count: usize) {
+        self.data_left -= count as u64;
+        self.position += count as u64;
     }
 
     /// The next header, or none at the end of the archive.
@@ -297,6 +301,33 @@ impl<R: Skip> Reader<R> {
         Ok(data)
     }
 }
+
+impl<R: Skip + BufRead> Reader<R> {
+    /// Gives `take` the next data of the present entry, at most `most` bytes, where it lies in the
+    /// stream's own buffer; `take` takes all of it. Returns how many bytes that were, 0 at the end.
+    pub fn take_data<E: From<Cut>>(
+        &mut self,
+        most: u64,
+        take: impl FnOnce(&[u8]) -> Result<(), E>,
+    ) -> Result<u64, E> {
+        let most = usize::try_from(self.data_left.min(most)).unwrap_or(usize::MAX);
+        if most == 0 {
+            return Ok(0);
+        }
+        let data = self.inner.fill_buf().map_err(Cut)?;
+        if data.is_empty() {
+            return Err(Cut(cut_short()).into());
+        }
+        let count = data.len().min(most);
+        take(&data[..count])?;
+        self.inner.consume(count);
+        self.took(count);
+        Ok(count as u64)
+    }
+}
+
+/// The archive broke off or could not be read.
+pub struct Cut(pub io::Error);
 
 fn padding(size: u64) -> u64 {
     (BLOCK as u64 - size % BLOCK as u64) % BLOCK as u64

@@ -11,7 +11,7 @@ mod tree;
 
 use std::collections::HashMap;
 use std::ffi::{CString, OsStr};
-use std::io::{self, Read};
+use std::io::{self, BufRead};
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileExt;
@@ -31,14 +31,16 @@ use self::tree::{Aside, Blocked, Present, Tree};
 use super::skeleton;
 use super::staging::make_and_open;
 use crate::error::{During, Error, Result};
-use crate::image::tar::{Entry, Extent, Kind, Reader};
-use crate::sys::fs::{c_path, set_mtime, set_mtime_of, set_xattr};
+use crate::image::tar::{Cut, Entry, Extent, Kind, Reader};
+use crate::sys::fs::{begin_writing_out, c_path, set_mtime, set_mtime_of, set_xattr};
 
 /// The most entries of one layer. The largest public images have about a million in all layers.
 const MAX_ENTRIES: u64 = 4_000_000;
 /// The most bytes of data of one layer.
 const MAX_BYTES: u64 = 256 << 30;
-const BUFFER: usize = 256 << 10;
+/// Files of this size are written out as soon as they are complete.
+const WRITE_OUT: u64 = 64 << 10;
+const BUFFER: usize = 64 << 10;
 
 /// What was unpacked.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -81,18 +83,13 @@ impl Target {
 }
 
 /// Unpacks a stream to its very end.
-pub(super) fn unpack(stream: &mut dyn Read, target: Target) -> Result<Unpacked> {
+pub(super) fn unpack(stream: &mut dyn BufRead, target: Target) -> Result<Unpacked> {
     let (aside, record) = target.kept.unzip();
     let with_data = record.is_some();
     let tree = Tree::new(target.root, target.shown, aside)
         .map_err(|error| Reason::from(error).of("./"))?;
-    let mut unpacker = Unpacker {
-        tree,
-        directory_times: HashMap::new(),
-        buffer: vec![0; BUFFER],
-        with_data,
-        done: Unpacked::default(),
-    };
+    let mut unpacker =
+        Unpacker { tree, directory_times: HashMap::new(), with_data, done: Unpacked::default() };
     let mut reader = Reader::new(Taped::new(stream, record));
     while let Some(entry) = reader.next_entry().map_err(|error| unreadable(&error))? {
         unpacker
@@ -101,7 +98,7 @@ pub(super) fn unpack(stream: &mut dyn Read, target: Target) -> Result<Unpacked> 
     }
     unpacker.done.end_marker = reader.has_end_marker();
     // What comes after the end marker is part of the stream, and of its digest.
-    reader.into_inner().finish(&mut unpacker.buffer).map_err(|error| unreadable(&error))?;
+    reader.into_inner().finish(&mut vec![0; BUFFER]).map_err(|error| unreadable(&error))?;
     unpacker.finish()
 }
 
@@ -111,7 +108,6 @@ struct Unpacker {
     tree: Tree,
     /// Directories get their times last: making what is in them changes them.
     directory_times: HashMap<Name, (i64, u32)>,
-    buffer: Vec<u8>,
     with_data: bool,
     done: Unpacked,
 }
@@ -154,6 +150,12 @@ impl From<Errno> for Reason {
 impl From<io::Error> for Reason {
     fn from(error: io::Error) -> Self {
         Reason::Os(crate::error::Errno::from(error).0)
+    }
+}
+
+impl From<Cut> for Reason {
+    fn from(cut: Cut) -> Self {
+        Reason::Archive(cut.0)
     }
 }
 
@@ -297,11 +299,12 @@ impl Unpacker {
         Ok(())
     }
 
-    /// Makes a new, empty file in the place of whatever was there.
-    fn create(&mut self, parent: &OwnedFd, name: &Name) -> Result<OwnedFd, Reason> {
+    /// Makes a new, empty file in the place of whatever was there, with the mode that it is to show:
+    /// the unpacker's umask is empty.
+    fn create(&mut self, parent: &OwnedFd, name: &Name, mode: u32) -> Result<OwnedFd, Reason> {
         let flags =
             OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-        let mode = Mode::S_IRUSR | Mode::S_IWUSR;
+        let mode = Mode::from_bits_truncate(override_stat::shown_mode(mode));
         match openat(parent, name.leaf(), flags, mode) {
             Err(Errno::EEXIST) => {
                 self.tree.clear(parent, name)?;
@@ -312,13 +315,13 @@ impl Unpacker {
     }
 
     fn file(&mut self, parent: &OwnedFd, name: &Name, entry: &Entry, reader: &mut Tar<'_>) -> Done {
-        let file = std::fs::File::from(self.create(parent, name)?);
+        let file = std::fs::File::from(self.create(parent, name, entry.mode)?);
         self.record_replaced(reader)?;
         let mut end = 0;
         if self.with_data && entry.stored > 0 {
             reader.inner_mut().contents(name.path().as_os_str().as_bytes(), &entry.extents)?;
             for extent in entry.extents.iter().filter(|extent| extent.length > 0) {
-                self.extent(&file, extent, reader)?;
+                Self::extent(&file, extent, reader)?;
                 end = extent.offset + extent.length;
             }
             reader.inner_mut().resume();
@@ -326,20 +329,24 @@ impl Unpacker {
         if end != entry.size {
             ftruncate(&file, i64::try_from(entry.size).map_err(|_| Errno::EFBIG)?)?;
         }
+        if entry.stored >= WRITE_OUT {
+            // The commit waits for all data; begun early, most of it is on disk by then. A file
+            // system that cannot is only slower.
+            let _slower = begin_writing_out(&file);
+        }
         self.file_attributes(&file.into(), entry)
     }
 
-    fn extent(&mut self, file: &std::fs::File, extent: &Extent, reader: &mut Tar<'_>) -> Done {
+    fn extent(file: &std::fs::File, extent: &Extent, reader: &mut Tar<'_>) -> Done {
         let (mut position, mut left) = (extent.offset, extent.length);
         while left > 0 {
-            let most = usize::try_from(left).unwrap_or(usize::MAX).min(self.buffer.len());
-            let read = reader.read_data(&mut self.buffer[..most]).map_err(Reason::Archive)?;
-            if read == 0 {
+            let taken = reader
+                .take_data(left, |data| -> Done { Ok(file.write_all_at(data, position)?) })?;
+            if taken == 0 {
                 return Err("the archive has less data than the entry says".into());
             }
-            file.write_all_at(&self.buffer[..read], position)?;
-            position += read as u64;
-            left -= read as u64;
+            position += taken;
+            left -= taken;
         }
         Ok(())
     }
@@ -353,7 +360,7 @@ impl Unpacker {
     /// A device is an empty file here, and what it is stands in the attribute: an ordinary user
     /// makes no devices, and a 0:0 one would be a whiteout.
     fn device(&mut self, parent: &OwnedFd, name: &Name, entry: &Entry, kind: &str) -> Done {
-        let file = self.create(parent, name)?;
+        let file = self.create(parent, name, entry.mode)?;
         let kind = format!("{kind}-{}-{}", entry.device.0, entry.device.1);
         self.tree.shown().write_device(&file, owner(entry), entry.mode, &kind)?;
         Ok(set_mtime_of(&file, entry.mtime.0, entry.mtime.1.into())?)

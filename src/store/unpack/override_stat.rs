@@ -28,15 +28,16 @@ impl Shown {
         Ok(Shown(Owner { uid: stat.st_uid, gid: stat.st_gid }))
     }
 
-    /// Sets mode and true owner of a regular file. The owner may always read and write, and nobody
-    /// else gets a setuid program of the user's (CVE-2021-41091).
+    /// Keeps mode and true owner of a regular file that was made with its [`shown_mode`].
     pub(super) fn write_file(&self, file: &OwnedFd, owner: Owner, mode: u32) -> io::Result<()> {
-        self.write(file, owner, mode, mode & 0o777 | 0o600, "file")
+        self.keep(file, owner, mode, shown_mode(mode), "file")
     }
 
     /// As [`Shown::write_file`], for a directory; the sticky bit does no harm and stays.
     pub(super) fn write_directory(&self, dir: &OwnedFd, owner: Owner, mode: u32) -> io::Result<()> {
-        self.write(dir, owner, mode, mode & 0o1777 | 0o700, "dir")
+        let shown = mode & 0o1777 | 0o700;
+        fchmod(dir, Mode::from_bits_truncate(shown))?;
+        self.keep(dir, owner, mode, shown, "dir")
     }
 
     /// For the empty file that stands in for a device.
@@ -47,11 +48,10 @@ impl Shown {
         mode: u32,
         kind: &str,
     ) -> io::Result<()> {
-        fchmod(file, Mode::from_bits_truncate(mode & 0o777 | 0o600))?;
         set_xattr(file, NAME, format!("{}:{}:{mode:04o}:{kind}", owner.uid, owner.gid).as_bytes())
     }
 
-    fn write(
+    fn keep(
         &self,
         file: impl AsFd,
         owner: Owner,
@@ -59,12 +59,17 @@ impl Shown {
         physical: u32,
         kind: &str,
     ) -> io::Result<()> {
-        fchmod(&file, Mode::from_bits_truncate(physical))?;
         if owner == self.0 && mode == physical {
             return Ok(());
         }
         set_xattr(file, NAME, format!("{}:{}:{mode:04o}:{kind}", owner.uid, owner.gid).as_bytes())
     }
+}
+
+/// The mode that a regular file has on disk. The owner may always read and write, and nobody else
+/// gets a setuid program of the user's (CVE-2021-41091).
+pub(super) fn shown_mode(mode: u32) -> u32 {
+    mode & 0o777 | 0o600
 }
 
 const NAME: &std::ffi::CStr = c"user.containers.override_stat";

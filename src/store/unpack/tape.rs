@@ -1,20 +1,20 @@
 //! The tar stream on its way to the unpacker; all but the contents of files is recorded.
 
-use std::io::{self, Read};
+use std::io::{self, BufRead, Read};
 
 use crate::image::tar::{Extent, Skip};
 use crate::store::skeleton::Writer;
 
 /// A stream that is recorded as it is read.
 pub(super) struct Taped<'a> {
-    inner: &'a mut dyn Read,
+    inner: &'a mut dyn BufRead,
     record: Option<Writer>,
     /// What is read now is a file's, and is found there again.
     in_contents: bool,
 }
 
 impl<'a> Taped<'a> {
-    pub(super) fn new(inner: &'a mut dyn Read, record: Option<Writer>) -> Self {
+    pub(super) fn new(inner: &'a mut dyn BufRead, record: Option<Writer>) -> Self {
         Taped { inner, record, in_contents: false }
     }
 
@@ -48,6 +48,17 @@ impl Read for Taped<'_> {
             record.raw(&buffer[..read])?;
         }
         Ok(read)
+    }
+}
+
+impl BufRead for Taped<'_> {
+    fn fill_buf(&mut self) -> io::Result<&[u8]> {
+        self.inner.fill_buf()
+    }
+
+    /// Only contents are taken in this way; what is recorded is read.
+    fn consume(&mut self, count: usize) {
+        self.inner.consume(count);
     }
 }
 

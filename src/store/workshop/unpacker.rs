@@ -2,7 +2,7 @@
 //! and nowhere else.
 
 use std::fs::File;
-use std::io::Read;
+use std::io::BufRead;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
@@ -46,7 +46,7 @@ fn target(staging: &OwnedFd, name: &str, shown: Shown, outline: bool) -> Result<
 }
 
 fn layer(target: Target, from: File, section: Option<(u64, u64)>) -> Answer {
-    let consume = |stream: &mut dyn Read| unpack(stream, target);
+    let consume = |stream: &mut dyn BufRead| unpack(stream, target);
     // A pipe is closed early, which ends whoever fills it; a file is read on, for its digest.
     let in_file = section.is_some();
     let ran = match section {
