@@ -286,7 +286,7 @@ fn cut() -> Vec<Case> {
         refused(
             "nothing but noise",
             "header checksum",
-            (0..5120_u32).map(|n| (n * n >> 3) as u8 | 1).collect(),
+            (0..5120_u32).map(|n| ((n * n) >> 3) as u8 | 1).collect(),
         ),
         refused("nothing at all", "empty", Vec::new()),
         unpacked(

@@ -125,16 +125,18 @@ fn seen(root: &Path) -> Seen {
     all
 }
 
-/// What the store holds: all but the times of its own directories, which every import changes.
-fn contents(home: &Path) -> Seen {
-    let store = home.join("data/casemate/store");
-    let mut all = seen(&store);
-    all.remove(Path::new("oci/index.json"));
-    for (path, what) in &mut all {
-        let inside = path.starts_with("layers") && path.components().count() > 2;
-        if store.join(path).is_dir() && !inside {
-            what.truncate(what.find(' ').unwrap_or(0));
-        }
+/// The layers of the store.
+fn layers(home: &Path) -> BTreeSet<PathBuf> {
+    let entries = fs::read_dir(home.join("data/casemate/store/layers")).unwrap();
+    entries.map(|entry| entry.unwrap().path()).collect()
+}
+
+/// What the store holds: its documents and these layers.
+fn contents(home: &Path, layers: &BTreeSet<PathBuf>) -> Seen {
+    let documents = home.join("data/casemate/store/oci/blobs/sha256");
+    let mut all = Seen::new();
+    for place in layers.iter().chain([&documents]) {
+        all.extend(seen(place).into_iter().map(|(path, what)| (place.join(path), what)));
     }
     all
 }
@@ -262,7 +264,8 @@ fn hold_one(home: &Path, outside: &Outside, case: Case) {
     if case.harmful {
         control(home, outside, name, &source);
     }
-    let before = (outside.seen(), contents(home));
+    let there = layers(home);
+    let before = (outside.seen(), contents(home, &there));
 
     let begin = Instant::now();
     let ended = import_in_child(home, name, &source);
@@ -280,13 +283,13 @@ fn hold_one(home: &Path, outside: &Outside, case: Case) {
     let clean = |c: char| c == '\n' || !c.is_control();
     assert!(ended.messages.chars().all(clean), "{name}: {messages:?}");
     assert!(ended.messages.len() <= MESSAGES, "{name}: {} bytes: {messages}", ended.messages.len());
-    let mut after = contents(home);
+    let mut after = contents(home, &there);
     match case.expected {
         Expected::Refused(words) => {
             assert_eq!(ended.status.code(), Some(125), "{name}: {messages}");
             let said = words.split('|').any(|words| ended.messages.contains(words));
             assert!(said, "{name}: no {words:?} in {messages}");
-            assert_eq!(after, before.1, "{name}: changed the store");
+            assert_eq!((layers(home), after), (there, before.1), "{name}: changed the store");
             assert_eq!(open(home).images().unwrap().len(), 1, "{name}");
         }
         Expected::Unpacked(look) => {

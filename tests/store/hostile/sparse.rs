@@ -237,7 +237,7 @@ fn legal() -> Vec<Case> {
         refused(
             "GNU: 8 EiB and one byte",
             "File too large",
-            archive([in_header(&[(0, 1)], FAR, b"x")]),
+            archive([in_header(&[(0, 1)], FAR - 1, b"x")]),
         ),
         refused(
             "1.0: one byte at 8 EiB",
