@@ -166,8 +166,8 @@ fn zstd_streams() -> Vec<Case> {
             [skippable, zstd_raw(17, &small)].concat(),
             has_content,
         ),
-        unpacked("zstd with a window of 16 MiB", zstd_raw(24, &small), has_content),
-        refused("zstd with a window of 32 MiB", "too much memory|window", zstd_raw(25, &small)),
+        unpacked("zstd with a window of 8 MiB", zstd_raw(23, &small), has_content),
+        refused("zstd with a window of 16 MiB", "too much memory|window", zstd_raw(24, &small)),
         refused("zstd with a window of 128 MiB", "too much memory|window", zstd_raw(27, &small)),
         refused("zstd with a window of 2 GiB", "too much memory|window", zstd_raw(31, &small)),
         refused(
@@ -179,8 +179,9 @@ fn zstd_streams() -> Vec<Case> {
     ]
 }
 
-/// Many entries, and entries that cost much memory.
-fn entries() -> Vec<Case> {
+/// More entries than a layer may have. Without optimization it takes minutes to read them, so that it
+/// is a test of its own, which runs beside the others.
+pub(super) fn too_many() -> Vec<Case> {
     // Records of AUFS make no file, so that only the count is at stake; with times that differ they
     // do not pack well enough for the ratio.
     let nothing = (0..1_u64 << 16).map(|n| {
@@ -190,11 +191,16 @@ fn entries() -> Vec<Case> {
     let mut nothing = archive(nothing);
     nothing.truncate(nothing.len() - END.len());
     let many = gzip(&nothing).repeat(77);
-    let files = (0..100_000).map(|n| Entry::file(format!("d{}/{n}", n / 1000), ""));
+    vec![refused("five million entries", "4 million entries", [many, gzip(&END)].concat())]
+}
+
+/// Many entries, and entries that cost much memory.
+fn entries() -> Vec<Case> {
+    let files = (0..20_000).map(|n| Entry::file(format!("d{}/{n}", n / 1000), ""));
     // Directories have their times set last: what is kept until then must not grow without bound.
-    let deep = "long/".repeat(300);
-    let directories = (0..20_000).map(|n| Entry::dir("d").pax("path", format!("{deep}{n}")));
-    let swaps = (0..20_000).map(|n| match n % 2 {
+    let deep = format!("{}/", "long".repeat(60)).repeat(16);
+    let directories = (0..16_000).map(|n| Entry::dir("d").pax("path", format!("{deep}{n}")));
+    let swaps = (0..5_000).map(|n| match n % 2 {
         0 => Entry::dir("x"),
         _ => Entry::file("x", ""),
     });
@@ -203,15 +209,14 @@ fn entries() -> Vec<Case> {
     extension.truncate(extension.len() - 1024);
     let many_records: Vec<u8> = (0..100_000).flat_map(|_| record("a", b"b")).collect();
     vec![
-        refused("five million entries", "4 million entries", [many, gzip(&END)].concat()),
-        unpacked("100,000 empty files", gzip(&archive(files)), |tree| {
-            assert_eq!(fs::read_dir(tree).unwrap().count(), 100);
-            assert_eq!(fs::read_dir(tree.join("d99")).unwrap().count(), 1000);
+        unpacked("20,000 empty files", gzip(&archive(files)), |tree| {
+            assert_eq!(fs::read_dir(tree).unwrap().count(), 20);
+            assert_eq!(fs::read_dir(tree.join("d19")).unwrap().count(), 1000);
         }),
-        unpacked("20,000 directories with long names", gzip(&archive(directories)), move |tree| {
-            assert_eq!(fs::read_dir(tree.join("long/".repeat(300))).unwrap().count(), 20_000);
+        unpacked("16,000 directories with long names", gzip(&archive(directories)), move |tree| {
+            assert_eq!(fs::read_dir(tree.join(&deep)).unwrap().count(), 16_000);
         }),
-        unpacked("a name that changes 20,000 times", gzip(&archive(swaps)), |tree| {
+        unpacked("a name that changes 5,000 times", gzip(&archive(swaps)), |tree| {
             assert!(tree.join("x").is_file());
         }),
         refused("extended headers without an entry", "cut short", gzip(&extension.repeat(200))),
@@ -230,11 +235,17 @@ fn members() -> Vec<Case> {
         let index = Entry::file("index.json", r#"{"schemaVersion":2,"manifests":[]}"#);
         archive([layout, index].into_iter().chain(more))
     };
-    let blob = |n| Entry::file(format!("blobs/{n:064}"), "");
+    // The members of an image are kept by name until the last is known.
+    let long = "long".repeat(1000);
+    let blob = |n| Entry::file("blobs/short", "").pax("path", format!("blobs/{long}{n}"));
     let circle = vec![Entry::symlink("blobs/a", "b"), Entry::symlink("blobs/b", "a")];
     let nested = "[".repeat(1 << 20);
     vec![
-        refused("an image of 400,000 blobs", "", gzip(&with((0..400_000).map(blob).collect()))),
+        refused(
+            "an image of 20,000 blobs with long names",
+            "no image manifest",
+            gzip(&with((0..20_000).map(blob).collect())),
+        ),
         refused(
             "an image whose index is 5 MiB",
             "larger than",
@@ -260,10 +271,12 @@ fn members() -> Vec<Case> {
                 r#"[{"Config":"../../../etc/passwd","Layers":[]}]"#,
             )]),
         ),
-        refused(
-            "an image whose manifest is a link out",
-            "",
+        unpacked(
+            "a tree whose manifest.json is a link out",
             archive([Entry::symlink("manifest.json", "/etc/passwd")]),
+            |tree| {
+                assert!(tree.join("manifest.json").is_symlink());
+            },
         ),
     ]
 }

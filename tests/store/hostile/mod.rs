@@ -86,6 +86,7 @@ fn corpus(outside: &Path) -> Vec<Case> {
         headers::cases(),
         sparse::cases(),
         bombs::cases(),
+        bombs::too_many(),
     ];
     kinds.into_iter().flatten().collect()
 }
@@ -330,6 +331,10 @@ user_tests! {
 
     fn bombs_are_bounded(home) {
         hold(home, bombs::cases());
+    }
+
+    fn more_entries_than_a_layer_may_have(home) {
+        hold(home, bombs::too_many());
     }
 }
 
