@@ -2,7 +2,8 @@
 #
 #   make demo      a box from a real Debian image, on a machine that has nothing but Debian
 #   make test      formatting, lints and every test
-#   make bench     start time, memory and throughput beside the peers that are installed
+#   make bench     start time, memory, throughput and images beside the peers that are installed;
+#                  ONLY=images and the like measure one of these parts
 #   make install   PREFIX=/usr/local DESTDIR=
 #
 # What is missing is installed from the distribution's packages, by root or with sudo.
@@ -20,7 +21,7 @@ BUILD_PACKAGES := gcc libc6-dev libseccomp-dev pkg-config
 IMAGE_PACKAGES := mmdebstrap umoci skopeo busybox-static
 TEST_PACKAGES := $(BUILD_PACKAGES) $(IMAGE_PACKAGES) bubblewrap docker-registry fish git keyutils make openssl procps python3 uidmap util-linux zsh zstd
 DEMO_PACKAGES := $(BUILD_PACKAGES) $(IMAGE_PACKAGES) uidmap util-linux
-BENCH_PACKAGES := $(TEST_PACKAGES) firejail podman crun runc
+BENCH_PACKAGES := $(TEST_PACKAGES) e2fsprogs firejail mount podman crun runc
 
 # A release is one static file: the C library and libseccomp are in it.
 STATIC = RUSTFLAGS="-C target-feature=+crt-static" LIBSECCOMP_LINK_TYPE=static \
@@ -41,7 +42,7 @@ test: packages-test toolchain
 	@tests/summary.sh $(CARGO) test --locked --no-fail-fast
 
 bench: packages-bench toolchain
-	$(STATIC) $(CARGO) bench --locked --target $(HOST) --bench casemate
+	CASEMATE_BENCH_ONLY="$(ONLY)" $(STATIC) $(CARGO) bench --locked --target $(HOST) --bench casemate
 
 # The pages are installed when they are there; the binary must be.
 install:

@@ -43,6 +43,13 @@ fn children(pid: i32) -> Vec<i32> {
     text.split_whitespace().filter_map(|word| word.parse().ok()).collect()
 }
 
+/// A process and all that come of it.
+pub(crate) fn descendants(pid: i32) -> Vec<i32> {
+    let mut all = vec![pid];
+    all.extend(children(pid).into_iter().flat_map(descendants));
+    all
+}
+
 /// The memory that only this process has, in KiB.
 fn private(pid: i32) -> std::io::Result<u64> {
     let text = fs::read_to_string(format!("/proc/{pid}/smaps_rollup"))?;

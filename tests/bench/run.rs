@@ -2,6 +2,7 @@
 //!
 //! Started by root it prepares the images and looks at memory, and runs what it measures as the
 //! unprivileged user of the tests; started by an ordinary user it does all of it as that one.
+//! `make bench ONLY=images` measures that part alone.
 
 // A benchmark prints its results, and ends where its surroundings fail it.
 #![allow(clippy::print_stdout, clippy::unwrap_used, clippy::expect_used)]
@@ -9,6 +10,8 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod disk;
+mod images;
 mod many;
 mod memory;
 mod start;
@@ -24,12 +27,23 @@ fn main() {
     }
     println!("{}", machine());
     println!("as the user {} ({})", user().name, user().uid);
-    let debian = image(Image::Debian);
-    let small = image(Image::Small);
-    start::run(&debian);
-    memory::run(&small);
-    let all_ran = many::run();
-    throughput::run();
+    let only = std::env::var("CASEMATE_BENCH_ONLY").unwrap_or_default();
+    let parts = ["start", "memory", "many", "throughput", "images"];
+    assert!(only.is_empty() || parts.contains(&only.as_str()), "ONLY is one of {parts:?}");
+    let wanted = |part: &str| only.is_empty() || only == part;
+    if wanted("start") {
+        start::run(&image(Image::Debian));
+    }
+    if wanted("memory") {
+        memory::run(&image(Image::Small));
+    }
+    let all_ran = !wanted("many") || many::run();
+    if wanted("throughput") {
+        throughput::run();
+    }
+    if wanted("images") {
+        images::run();
+    }
     assert!(all_ran, "not all boxes ran at once");
 }
 

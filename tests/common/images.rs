@@ -9,9 +9,9 @@ use super::command::casemate;
 use super::leftovers::Shared;
 use super::user::{is_root, lock, user};
 
-const RECIPE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/images/build.sh");
+const RECIPES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/images");
 
-/// The images that tests/images/build.sh knows.
+/// The images that the recipes in tests/images know.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Image {
     /// Debian with a shell, git, gcc, make, python and node; an OCI layout as a directory.
@@ -29,6 +29,10 @@ pub enum Image {
     Static,
     /// An image with a trap of that name.
     Hostile(&'static str),
+    /// Debian of about 170 MB in one layer, in the forms that tests/images/measured.sh lists.
+    Base,
+    /// Debian with compilers, python, git and node, about 870 MB in three layers, in those forms.
+    Big,
 }
 
 impl Image {
@@ -43,7 +47,28 @@ impl Image {
             Image::RootfsZst => ("rootfs".into(), ".tar.zst"),
             Image::Static => ("static".into(), ".tar"),
             Image::Hostile(trap) => (format!("hostile-{trap}"), ".tar"),
+            Image::Base => ("base".into(), ""),
+            Image::Big => ("big".into(), ""),
         }
+    }
+
+    /// The script that builds it, and what else the result depends on.
+    fn script(self) -> (&'static str, &'static [&'static str]) {
+        match self {
+            Image::Base | Image::Big => ("measured.sh", &["apt.sh", "difference.py"]),
+            _ => ("build.sh", &["apt.sh", "hello.c", "effective.c"]),
+        }
+    }
+
+    /// A name for the state of the recipe.
+    fn recipe_hash(self) -> String {
+        use sha2::{Digest, Sha256};
+        let mut hash = Sha256::new();
+        let (script, others) = self.script();
+        for file in std::iter::once(&script).chain(others) {
+            hash.update(fs::read(Path::new(RECIPES).join(file)).unwrap());
+        }
+        hash.finalize().iter().take(6).map(|byte| format!("{byte:02x}")).collect()
     }
 
     /// The name it is imported under.
@@ -58,14 +83,15 @@ impl Image {
         let _shared = Shared::take();
         let (name, ending) = self.recipe();
         let cache = cache();
-        let built = cache.join(format!("{name}-{}{ending}", recipe_hash()));
+        let built = cache.join(format!("{name}-{}{ending}", self.recipe_hash()));
         let _lock = lock(&format!("build-{name}"));
         if built.exists() {
             return built;
         }
         fs::create_dir_all(&cache).unwrap();
         let partial = cache.join(format!("partial-{name}{ending}"));
-        let output = Command::new(RECIPE).arg(&name).arg(&partial).output().expect("bash starts");
+        let script = Path::new(RECIPES).join(self.script().0);
+        let output = Command::new(script).arg(&name).arg(&partial).output().expect("bash starts");
         assert!(
             output.status.success(),
             "building the image {name} failed:\n{}",
@@ -104,14 +130,4 @@ fn cache() -> PathBuf {
         true => PathBuf::from("/var/cache/casemate-test"),
         false => user().home.join(".cache/casemate-test"),
     }
-}
-
-/// A name for the state of the recipe.
-fn recipe_hash() -> String {
-    use sha2::{Digest, Sha256};
-    let mut hash = Sha256::new();
-    for file in ["build.sh", "hello.c", "effective.c"] {
-        hash.update(fs::read(Path::new(RECIPE).with_file_name(file)).unwrap());
-    }
-    hash.finalize().iter().take(6).map(|byte| format!("{byte:02x}")).collect()
 }

@@ -19,34 +19,9 @@ output=$(realpath -m "$2")
 here=$(dirname "$(realpath "$0")")
 work=$(mktemp -d "${TMPDIR:-/var/tmp}/casemate-image.XXXXXX")
 trap 'chmod -R u+rwX "$work" 2>/dev/null; rm -rf "$work"' EXIT
+. "$here/apt.sh"
 rootless=()
 if [ "$(id -u)" -ne 0 ]; then rootless=(--rootless); fi
-
-# The apt sources of this machine that are Debian's own, as one-line entries: the mirror that the
-# machine is set up for, never a fixed host.
-apt_sources() {
-    apt-get indextargets --format '$(ORIGIN) deb $(REPO_URI) $(RELEASE) $(COMPONENT)' \
-        'Created-By: Packages' | sed -n 's/^Debian deb /deb /p' | sort -u
-}
-
-# debian_tree FILE: a tar of a minimal Debian with what real work needs.
-debian_tree() {
-    local sources suite
-    sources=$(apt_sources)
-    if [ -z "$sources" ]; then
-        echo "build.sh: apt knows no Debian package source; run apt-get update" >&2
-        exit 1
-    fi
-    suite=$(awk '{print $3}' <<<"$sources" | grep -v -- - | head -n 1)
-    local options=(--quiet --variant=minbase --format=tar
-        --include=bash,coreutils,git,gcc,libc6-dev,make,python3,nodejs,ca-certificates,procps
-        --include=util-linux,keyutils
-        --aptopt='Acquire::Check-Valid-Until "false"'
-        --dpkgopt='path-exclude=/usr/share/man/*'
-        --dpkgopt='path-exclude=/usr/share/locale/*'
-        --dpkgopt='path-exclude=/usr/share/doc/*')
-    mmdebstrap "${options[@]}" "$suite" "$1" - <<<"$sources"
-}
 
 # The layout under construction, and one image in it with the tag `latest`.
 layout=$work/layout
@@ -143,7 +118,11 @@ small() {
 
 case $name in
 debian)
-    debian_tree "$work/tree.tar"
+    debian_tree "$work/tree.tar" \
+        bash,coreutils,git,gcc,libc6-dev,make,python3,nodejs,ca-certificates,procps,util-linux,keyutils \
+        --dpkgopt='path-exclude=/usr/share/man/*' \
+        --dpkgopt='path-exclude=/usr/share/locale/*' \
+        --dpkgopt='path-exclude=/usr/share/doc/*'
     new_image
     umoci raw add-layer --image "$layout:latest" "$work/tree.tar"
     config --config.env PATH=/usr/local/bin:/usr/bin:/bin --config.env LANG=C.UTF-8 \

@@ -124,10 +124,10 @@ impl Entry {
         Entry { header, records: Vec::new(), data: Vec::new() }
     }
 
-    pub(crate) fn file(path: impl AsRef<[u8]>, data: &str) -> Self {
+    pub(crate) fn file(path: impl AsRef<[u8]>, data: impl AsRef<[u8]>) -> Self {
         let mut entry = Entry::new(path, b'0');
-        entry.header.set_size(data.len() as u64);
-        entry.data = data.as_bytes().to_vec();
+        entry.data = data.as_ref().to_vec();
+        entry.header.set_size(entry.data.len() as u64);
         entry
     }
 
@@ -135,16 +135,23 @@ impl Entry {
         Entry::new(path, b'5')
     }
 
-    pub(crate) fn symlink(path: impl AsRef<[u8]>, target: &str) -> Self {
+    pub(crate) fn symlink(path: impl AsRef<[u8]>, target: impl AsRef<[u8]>) -> Self {
         Entry::new(path, b'2').link(target)
     }
 
-    pub(crate) fn hard_link(path: impl AsRef<[u8]>, target: &str) -> Self {
+    pub(crate) fn hard_link(path: impl AsRef<[u8]>, target: impl AsRef<[u8]>) -> Self {
         Entry::new(path, b'1').link(target)
     }
 
-    pub(crate) fn link(mut self, target: &str) -> Self {
-        self.header.as_mut_bytes()[157..157 + target.len()].copy_from_slice(target.as_bytes());
+    pub(crate) fn link(mut self, target: impl AsRef<[u8]>) -> Self {
+        let target = target.as_ref();
+        self.header.as_mut_bytes()[157..157 + target.len()].copy_from_slice(target);
+        self
+    }
+
+    /// Other bytes in the header, from a place on; the checksum comes after.
+    pub(crate) fn field(mut self, at: usize, bytes: &[u8]) -> Self {
+        self.header.as_mut_bytes()[at..at + bytes.len()].copy_from_slice(bytes);
         self
     }
 
@@ -175,15 +182,8 @@ impl Entry {
         self
     }
 
-    pub(crate) fn pax(mut self, key: &str, value: &[u8]) -> Self {
-        let body = key.len() + value.len() + 3;
-        let mut length = body + 1;
-        while body + length.to_string().len() != length {
-            length += 1;
-        }
-        self.records.extend_from_slice(format!("{length} {key}=").as_bytes());
-        self.records.extend_from_slice(value);
-        self.records.push(b'\n');
+    pub(crate) fn pax(mut self, key: &str, value: impl AsRef<[u8]>) -> Self {
+        self.records.extend_from_slice(&record(key, value.as_ref()));
         self
     }
 
@@ -198,6 +198,16 @@ impl Entry {
         archive.extend_from_slice(&self.data);
         archive.resize(archive.len().next_multiple_of(512), 0);
     }
+}
+
+/// A PAX record.
+pub(crate) fn record(key: &str, value: &[u8]) -> Vec<u8> {
+    let body = key.len() + value.len() + 3;
+    let mut length = body + 1;
+    while body + length.to_string().len() != length {
+        length += 1;
+    }
+    [format!("{length} {key}=").as_bytes(), value, b"\n"].concat()
 }
 
 /// A whole archive with its end marker.

@@ -264,7 +264,7 @@ user_tests! {
             Entry::dir(format!("{a}/")),
             Entry::file(format!("{a}/VERSION"), "1.0"),
             Entry::file(format!("{a}/layer.tar"), &layer_text),
-            Entry::symlink(format!("{b}/layer.tar"), &format!("../{a}/layer.tar")),
+            Entry::symlink(format!("{b}/layer.tar"), format!("../{a}/layer.tar")),
             Entry::file(&name, &config),
             Entry::file("manifest.json", &manifest),
         ]);

@@ -1,5 +1,5 @@
 //! The store, with real archives and the real tools that make them, as an ordinary user.
-#![allow(clippy::unwrap_used, clippy::expect_used)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout)]
 
 /// Defines tests that run as an ordinary user: started as root, each runs itself again as one.
 macro_rules! user_tests {
