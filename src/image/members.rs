@@ -27,6 +27,9 @@ pub(super) struct Index {
     links: HashMap<String, String>,
 }
 
+/// The most files of an image archive; the largest images have a few hundred.
+const MAX_MEMBERS: usize = 100_000;
+
 /// Part of a file, read by position, so that several may be open at once.
 pub struct Section {
     file: Arc<File>,
@@ -99,6 +102,12 @@ impl Index {
             if !is_image_member(&name) {
                 return Ok(None);
             }
+            if !is_read(&name) {
+                continue;
+            }
+            if index.files.len() + index.links.len() >= MAX_MEMBERS {
+                return Err(io::Error::other(format!("more than {MAX_MEMBERS} members")));
+            }
             // A name that comes twice has one meaning only: the last, as when unpacking.
             index.files.remove(&name);
             index.links.remove(&name);
@@ -110,6 +119,9 @@ impl Index {
                     let Ok(target) = String::from_utf8(entry.link) else { return Ok(None) };
                     let base = if entry.kind == Kind::Symlink { parent(&name) } else { "" };
                     let Some(target) = resolve(base, &target) else { return Ok(None) };
+                    if !is_image_member(&target) {
+                        return Ok(None);
+                    }
                     index.links.insert(name, target);
                 }
                 Kind::Directory => (),
@@ -154,6 +166,15 @@ fn is_image_member(name: &str) -> bool {
             rest.is_empty() && id.is_some_and(is_id)
         }
     }
+}
+
+/// Whether anything that is read from an image archive may have this name. What else lies among its
+/// blobs, under names of any length, is not remembered.
+fn is_read(name: &str) -> bool {
+    let blob = name.strip_prefix("blobs/");
+    blob.is_none_or(|blob| {
+        blob.strip_prefix("sha256/").is_some_and(|hex| super::Digest::from_hex(hex).is_some())
+    })
 }
 
 fn parent(name: &str) -> &str {

@@ -7,9 +7,9 @@
 mod name;
 mod override_stat;
 mod tape;
+mod times;
 mod tree;
 
-use std::collections::HashMap;
 use std::ffi::{CString, OsStr};
 use std::io::{self, BufRead};
 use std::os::fd::OwnedFd;
@@ -20,13 +20,14 @@ use std::path::Path;
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, openat};
 use nix::sys::stat::{Mode, mkdirat};
-use nix::unistd::{ftruncate, linkat, mkfifoat, symlinkat};
+use nix::unistd::{UnlinkatFlags, ftruncate, linkat, mkfifoat, symlinkat, unlinkat};
 use serde::{Deserialize, Serialize};
 
 use self::name::{Marker, Name};
 use self::override_stat::Owner;
 pub(super) use self::override_stat::Shown;
 use self::tape::Taped;
+use self::times::Times;
 use self::tree::{Aside, Blocked, Present, Tree};
 use super::skeleton;
 use super::staging::make_and_open;
@@ -59,6 +60,7 @@ pub(super) struct Unpacked {
 pub(super) struct Target {
     root: OwnedFd,
     shown: Shown,
+    times: std::fs::File,
     /// Where what a later entry replaces goes, and what the stream has beside the files.
     kept: Option<(Aside, skeleton::Writer)>,
 }
@@ -67,19 +69,34 @@ impl Target {
     /// A layer's directory: the tree goes to `fs`, the stream's remainder to `skeleton`.
     pub(super) fn layer(dir: &OwnedFd, shown: Shown) -> Result<Self> {
         let root = make_and_open(dir, "fs", Path::new("the layer"))?;
+        let times = times_file(dir)?;
         let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_CLOEXEC;
         let mode = Mode::S_IRUSR | Mode::S_IWUSR;
         let file = openat(dir, "skeleton", flags, mode).during("make", "the layer's skeleton")?;
         let dir = dir.try_clone().during("duplicate", "a descriptor")?;
-        Ok(Target { root, shown, kept: Some((Aside::in_layer(dir), skeleton::Writer::new(file))) })
+        Ok(Target {
+            root,
+            shown,
+            times,
+            kept: Some((Aside::in_layer(dir), skeleton::Writer::new(file))),
+        })
     }
 
     /// A directory whose `fs` gets the tree without the contents of its files: they have their
     /// sizes and are holes. What the stream should have become, to compare.
     pub(super) fn outline(dir: &OwnedFd, shown: Shown) -> Result<Self> {
         let root = make_and_open(dir, "fs", Path::new("the outline"))?;
-        Ok(Target { root, shown, kept: None })
+        Ok(Target { root, shown, times: times_file(dir)?, kept: None })
     }
+}
+
+/// A file without a name for the times of directories.
+fn times_file(dir: &OwnedFd) -> Result<std::fs::File> {
+    let flags = OFlag::O_RDWR | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_CLOEXEC;
+    let file = openat(dir, "times", flags, Mode::S_IRUSR | Mode::S_IWUSR);
+    let file = file.during("make", "a file for times")?;
+    unlinkat(dir, "times", UnlinkatFlags::NoRemoveDir).during("unlink", "the file for times")?;
+    Ok(file.into())
 }
 
 /// Unpacks a stream to its very end.
@@ -89,11 +106,14 @@ pub(super) fn unpack(stream: &mut dyn BufRead, target: Target) -> Result<Unpacke
     let tree = Tree::new(target.root, target.shown, aside)
         .map_err(|error| Reason::from(error).of("./"))?;
     let mut unpacker =
-        Unpacker { tree, directory_times: HashMap::new(), with_data, done: Unpacked::default() };
+        Unpacker { tree, times: Times::new(target.times), with_data, done: Unpacked::default() };
+    // The root is there before any entry.
+    unpacker.note_implied().map_err(|reason| reason.of("./"))?;
     let mut reader = Reader::new(Taped::new(stream, record));
     while let Some(entry) = reader.next_entry().map_err(|error| unreadable(&error))? {
         unpacker
             .entry(&entry, &mut reader)
+            .and_then(|()| unpacker.note_implied())
             .map_err(|reason| reason.of(OsStr::from_bytes(&entry.path)))?;
     }
     unpacker.done.end_marker = reader.has_end_marker();
@@ -107,7 +127,7 @@ type Tar<'a> = Reader<Taped<'a>>;
 struct Unpacker {
     tree: Tree,
     /// Directories get their times last: making what is in them changes them.
-    directory_times: HashMap<Name, (i64, u32)>,
+    times: Times,
     with_data: bool,
     done: Unpacked,
 }
@@ -222,6 +242,15 @@ impl Unpacker {
         self.record_replaced(reader)
     }
 
+    /// Directories that an entry only implies get a time too, a fixed one, so that the same layer is
+    /// always the same tree. One that has its own entry later gets that one's.
+    fn note_implied(&mut self) -> Done {
+        for name in self.tree.implied() {
+            self.times.add(&name, (0, 0))?;
+        }
+        Ok(())
+    }
+
     /// Records what an entry has replaced. The order counts: contents that the stream has later
     /// are those of the new file.
     fn record_replaced(&mut self, reader: &mut Tar<'_>) -> Done {
@@ -295,8 +324,7 @@ impl Unpacker {
     fn directory_attributes(&mut self, dir: &OwnedFd, name: Name, entry: &Entry) -> Done {
         set_user_xattrs(dir, entry)?;
         self.tree.shown().write_directory(dir, owner(entry), entry.mode)?;
-        self.directory_times.insert(name, entry.mtime);
-        Ok(())
+        Ok(self.times.add(&name, entry.mtime)?)
     }
 
     /// Makes a new, empty file in the place of whatever was there, with the mode that it is to show:
@@ -434,16 +462,10 @@ impl Unpacker {
     }
 
     fn finish(mut self) -> Result<Unpacked> {
-        // Those without an entry get a time too, so that the same layer is always the same tree.
-        for name in self.tree.implied() {
-            self.directory_times.entry(name).or_insert((0, 0));
-        }
-        for (name, (sec, nsec)) in std::mem::take(&mut self.directory_times) {
-            // A directory that a later entry replaced has no time to set.
-            let Ok(Some(dir)) = self.tree.existing(&name) else { continue };
-            set_mtime_of(&*dir, sec, nsec.into())
-                .map_err(|error| Error::os("set the time of", name.path().display(), error))?;
-        }
+        self.times.set_all(&mut self.tree).map_err(|error| {
+            let errno = crate::error::Errno::from(error).0;
+            super::with_space_hint(Error::os("set", "the times of directories", errno), errno)
+        })?;
         Ok(self.done)
     }
 }

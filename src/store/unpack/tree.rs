@@ -181,7 +181,7 @@ impl Tree {
         Ok(fd)
     }
 
-    /// Directories that were made because something is in them; some have got an entry since.
+    /// Directories that were made since this was last asked, because something is in them.
     pub(super) fn implied(&mut self) -> Vec<Name> {
         std::mem::take(&mut self.implied)
     }
