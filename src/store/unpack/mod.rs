@@ -41,6 +41,8 @@ const MAX_ENTRIES: u64 = 4_000_000;
 const MAX_BYTES: u64 = 256 << 30;
 /// Files of this size are written out as soon as they are complete.
 const WRITE_OUT: u64 = 64 << 10;
+/// What the shortest piece of a file takes on disk.
+const BLOCK: u64 = 4096;
 const BUFFER: usize = 64 << 10;
 
 /// What was unpacked.
@@ -105,8 +107,13 @@ pub(super) fn unpack(stream: &mut dyn BufRead, target: Target) -> Result<Unpacke
     let with_data = record.is_some();
     let tree = Tree::new(target.root, target.shown, aside)
         .map_err(|error| Reason::from(error).of("./"))?;
-    let mut unpacker =
-        Unpacker { tree, times: Times::new(target.times), with_data, done: Unpacked::default() };
+    let mut unpacker = Unpacker {
+        tree,
+        times: Times::new(target.times),
+        with_data,
+        blocks: 0,
+        done: Unpacked::default(),
+    };
     // The root is there before any entry.
     unpacker.note_implied().map_err(|reason| reason.of("./"))?;
     let mut reader = Reader::new(Taped::new(stream, record));
@@ -129,6 +136,8 @@ struct Unpacker {
     /// Directories get their times last: making what is in them changes them.
     times: Times,
     with_data: bool,
+    /// Blocks on disk at the least.
+    blocks: u64,
     done: Unpacked,
 }
 
@@ -220,7 +229,9 @@ impl Unpacker {
         if self.done.entries > MAX_ENTRIES {
             return Err("the layer has more than 4 million entries".into());
         }
-        if self.done.bytes > MAX_BYTES {
+        // Each piece of a sparse file takes a block, however short it is.
+        self.blocks = self.blocks.saturating_add(entry.extents.len() as u64);
+        if self.done.bytes.max(self.blocks.saturating_mul(BLOCK)) > MAX_BYTES {
             return Err("the layer has more than 256 GiB of data".into());
         }
         let name = Name::clean(&entry.path)?;
