@@ -43,6 +43,16 @@ impl Held {
         share(&layers, &directory_name(layer), DIRECTORY, &store.layers_dir())
     }
 
+    /// Holds a layer that nobody is removing at this moment; `None` where that, or anything else, is
+    /// in the way.
+    pub(super) fn layer_at_once(store: &Store, layer: &Digest) -> Option<Held> {
+        let layers = open_directory(&store.layers_dir()).ok()?;
+        let name = directory_name(layer);
+        let file = openat(&layers, name.as_str(), DIRECTORY, Mode::empty()).ok()?;
+        let lock = Flock::lock(file, FlockArg::LockSharedNonblock).ok()?;
+        is_still_at(&layers, &name, &*lock).ok()?.then_some(Held { _lock: lock })
+    }
+
     /// Holds all of these, or says which one is missing.
     pub(super) fn layers(store: &Store, layers: &[Digest]) -> Result<Vec<Held>> {
         let path = store.layers_dir();

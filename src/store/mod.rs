@@ -5,6 +5,7 @@
 //! DATA/casemate/                    0700, the user's own
 //!   store/layers/sha256-<hex>/fs/   an unpacked layer, by the digest of its uncompressed tar
 //!   store/layers/sha256-<hex>/skeleton  what its tar stream has beside the files' contents
+//!   store/layers/sha256-<hex>/files    which of its files other layers may have as well
 //!   store/layers/sha256-<hex>/info  its size and where it came from
 //!   store/oci/                      an OCI image layout without the layers' blobs
 //!   store/staging/<random>/         an import under way, locked by its process
@@ -22,12 +23,14 @@ mod index;
 mod inspect;
 mod intake;
 mod layer;
+mod listing;
 mod lookup;
 mod measure;
 mod pipeline;
 mod rebuild;
 mod remove;
 mod scratch;
+mod share;
 mod skeleton;
 mod staging;
 mod unpack;

@@ -18,3 +18,4 @@ mod formats;
 mod hostile;
 mod layers;
 mod manage;
+mod share;
