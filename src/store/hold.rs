@@ -97,7 +97,8 @@ impl Claim {
 /// The error for a layer that an image needs and the store does not have.
 pub(super) fn missing(layer: &Digest) -> Error {
     Error::new(format!("layer {layer}: is missing in the store"))
-        .hint("import or pull the image again")
+        .hint("`casemate store check --repair` brings it back if the image was pulled")
+        .hint("import the image again otherwise")
 }
 
 fn share(dir: &OwnedFd, name: &str, flags: OFlag, path: &Path) -> Result<Option<Held>> {

@@ -145,6 +145,25 @@ impl<'a> Intake<'a> {
         Ok((self.staging.path().join(name), done.diff_id))
     }
 
+    /// A layer that is in the store, unpacked once more in staging, with the record that it has: the
+    /// name of its directory there.
+    pub(super) fn again(
+        &self,
+        diff_id: &Digest,
+        info: &Info,
+        make: impl FnOnce(OwnedFd) -> Result<()>,
+    ) -> Result<String> {
+        let (name, dir) = self.begin()?;
+        let done = self.workshop.unpack_made(&name, false, make)?;
+        if done.diff_id != *diff_id {
+            return Err(Error::new(format!("its contents have the digest {}", done.diff_id)));
+        }
+        info.write(&dir)?;
+        self.share(diff_id, &dir)?;
+        self.staging.sync()?;
+        Ok(name)
+    }
+
     /// Removes an outline that is not needed any more.
     pub(super) fn forget(&self, outline: &Path) {
         // What cannot be removed now goes with the staging directory.

@@ -20,7 +20,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use nix::fcntl::{AtFlags, OFlag, openat, renameat};
-use nix::sys::stat::{FileStat, Mode, fstat, fstatat};
+use nix::sys::stat::{FileStat, Mode, fchmod, fstat, fstatat};
 use nix::unistd::{UnlinkatFlags, linkat, unlinkat};
 
 use super::hold::Held;
@@ -30,8 +30,8 @@ use super::staging::Staging;
 use super::{DIRECTORY, Store};
 use crate::error::{During, Result};
 use crate::image::Digest;
-use crate::sys::extents::share_blocks;
-use crate::sys::fs::{Resolve, cwd, get_xattr, list_xattrs, openat2, set_mtime_of};
+use crate::sys::extents::{clone_blocks, share_blocks};
+use crate::sys::fs::{Resolve, cwd, get_xattr, list_xattrs, openat2, set_mtime_of, set_xattr};
 
 /// How many files of the new layer are looked for at once, and the bytes that their paths may take.
 const AT_ONCE: usize = 1 << 16;
@@ -241,7 +241,7 @@ impl Layer<'_> {
         for (numbers, path) in found {
             for file in numbers.iter().filter_map(|number| wanted.files.get(*number)) {
                 match wanted.way {
-                    Way::Blocks => self.share_contents(&file.path, &other.root, &path),
+                    Way::Blocks => self.share_contents(&file.path, &other.root, &path)?,
                     Way::Names if file.path == path => self.link(&path, &other.root)?,
                     Way::Names => (),
                 }
@@ -251,49 +251,70 @@ impl Layer<'_> {
     }
 
     /// Files with equal contents in this very layer, where nobody sees that they share them.
-    fn share_with_itself(&self, wanted: Wanted) -> Result<()> {
+    fn share_with_itself(&mut self, wanted: Wanted) -> Result<()> {
         for numbers in wanted.by_key.values() {
             let mut files = numbers.iter().filter_map(|number| wanted.files.get(*number));
             let Some(first) = files.next() else { continue };
             for file in files.filter(|file| file.path != first.path) {
-                self.share_contents(&file.path, &self.root, &first.path);
+                let root = self.root.try_clone().during("duplicate", "a descriptor")?;
+                self.share_contents(&file.path, &root, &first.path)?;
             }
         }
+        self.leave_parent()
+    }
+
+    /// Lets the file at a path have the blocks of one of the same contents.
+    fn share_contents(&mut self, path: &[u8], from: &OwnedFd, from_path: &[u8]) -> Result<()> {
+        let (path, from_path) = (OsStr::from_bytes(path), Path::new(OsStr::from_bytes(from_path)));
+        let Some(leaf) = self.go_to(Path::new(path))? else { return Ok(()) };
+        let Some(parent) = &mut self.parent else { return Ok(()) };
+        let pair = Pair::open(&parent.dir, leaf, from, from_path, &mut self.buffers);
+        let Ok(Some(pair)) = pair else { return Ok(()) };
+        if pair.own.st_nlink == 1 {
+            let flags = OFlag::O_RDWR | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_CLOEXEC;
+            let Ok(copy) = openat(self.dir, LINK, flags, Mode::S_IRUSR | Mode::S_IWUSR) else {
+                return Ok(());
+            };
+            let is_same = pair.clone_into(&copy).unwrap_or(false);
+            if is_same && renameat(self.dir, LINK, &parent.dir, leaf).is_ok() {
+                parent.changed = true;
+                return Ok(());
+            }
+            unlinkat(self.dir, LINK, UnlinkatFlags::NoRemoveDir).during("remove", "a copy")?;
+        }
+        // The file itself, whatever names it has. The kernel writes it out before it looks, which
+        // takes milliseconds for each.
+        let size = pair.own.st_size.unsigned_abs();
+        let _stays_as_it_is = share_blocks(&pair.there, &pair.here, size);
         Ok(())
     }
 
-    fn share_contents(&self, path: &[u8], from: &OwnedFd, from_path: &[u8]) {
-        let open = |root: &OwnedFd, path: &[u8]| {
-            let path = Path::new(OsStr::from_bytes(path));
-            openat2(root.as_fd(), path, FILE.bits(), 0, Resolve::BeneathNoSymlinks)
+    /// Goes to the directory of a path; its last component.
+    fn go_to<'p>(&mut self, path: &'p Path) -> Result<Option<&'p OsStr>> {
+        let (Some(parent), Some(leaf)) = (path.parent(), path.file_name()) else {
+            return Ok(None);
         };
-        let shared = open(from, from_path).and_then(|from| {
-            let to = open(&self.root, path)?;
-            let (here, there) = (fstat(&to)?, fstat(&from)?);
-            if here.st_size != there.st_size || !is_file(&here) || !is_file(&there) {
-                return Ok(0);
-            }
-            share_blocks(&from, &to, there.st_size.unsigned_abs())
-        });
-        // The file is whole whatever came of it.
-        let _stays_as_it_is = shared;
+        if self.parent.as_ref().is_none_or(|open| open.path != parent) {
+            self.leave_parent()?;
+            self.parent = self.enter(parent);
+        }
+        Ok(Some(leaf))
     }
 
     /// Makes the file at a path a link to the one at the same path of another layer, if they are
     /// equal.
     fn link(&mut self, path: &[u8], other: &OwnedFd) -> Result<()> {
         let path = Path::new(OsStr::from_bytes(path));
-        let (Some(parent), Some(leaf)) = (path.parent(), path.file_name()) else { return Ok(()) };
-        if self.parent.as_ref().is_none_or(|open| open.path != parent) {
-            self.leave_parent()?;
-            self.parent = self.enter(parent);
-        }
+        let Some(leaf) = self.go_to(path)? else { return Ok(()) };
         let Some(open) = &mut self.parent else { return Ok(()) };
-        let Ok(from) = below(other, parent) else { return Ok(()) };
-        let Ok(equal) = are_equal(&open.dir, &from, leaf, &mut self.buffers) else {
+        let from = below(other, path.parent().unwrap_or(Path::new("")));
+        let Ok(from) = from else { return Ok(()) };
+        let pair = Pair::open(&open.dir, leaf, other, path, &mut self.buffers);
+        let Ok(Some(pair)) = pair else { return Ok(()) };
+        if !pair.are_equal().unwrap_or(false) {
             return Ok(());
-        };
-        let Some(identity) = equal else { return Ok(()) };
+        }
+        let identity = (pair.other.st_dev, pair.other.st_ino);
         // EMLINK (65,000 on ext4), EXDEV, or a file system without links.
         if linkat(&from, leaf, self.dir, LINK, AtFlags::empty()).is_err() {
             return Ok(());
@@ -333,30 +354,66 @@ fn is_file(stat: &FileStat) -> bool {
     stat.st_mode & libc::S_IFMT == libc::S_IFREG
 }
 
-/// Whether the file of this name in `here`, which must have no other, and that in `there` are equal
-/// in all; the identity of the latter.
-fn are_equal(
-    here: &OwnedFd,
-    there: &OwnedFd,
-    name: &OsStr,
-    buffers: &mut [Vec<u8>; 2],
-) -> io::Result<Option<(u64, u64)>> {
-    let open = |dir: &OwnedFd| openat(dir, name, FILE, Mode::empty());
-    let (here, there) = (open(here)?, open(there)?);
-    let (own, other) = (fstat(&here)?, fstat(&there)?);
-    let of = |stat: &FileStat| {
-        let time = (stat.st_mtime, stat.st_mtime_nsec);
-        (stat.st_dev, stat.st_mode, stat.st_uid, stat.st_gid, stat.st_size, time)
-    };
-    if own.st_nlink != 1 || !is_file(&own) || of(&own) != of(&other) {
-        return Ok(None);
+/// A file of the new layer and another one, with the same contents.
+struct Pair {
+    here: OwnedFd,
+    own: FileStat,
+    there: OwnedFd,
+    other: FileStat,
+}
+
+impl Pair {
+    /// Opens and compares them; `None` where they differ, or are one.
+    fn open(
+        dir: &OwnedFd,
+        leaf: &OsStr,
+        root: &OwnedFd,
+        path: &Path,
+        buffers: &mut [Vec<u8>; 2],
+    ) -> io::Result<Option<Self>> {
+        let here = openat(dir, leaf, FILE, Mode::empty())?;
+        let there = openat2(root.as_fd(), path, FILE.bits(), 0, Resolve::BeneathNoSymlinks)?;
+        let (own, other) = (fstat(&here)?, fstat(&there)?);
+        if !is_file(&own)
+            || !is_file(&other)
+            || own.st_dev != other.st_dev
+            || own.st_ino == other.st_ino
+            || own.st_size != other.st_size
+        {
+            return Ok(None);
+        }
+        let (here, there) = (File::from(here), File::from(there));
+        let size = own.st_size.unsigned_abs();
+        let equal = have_equal_contents(&here, &there, size, buffers)?;
+        Ok(equal.then(|| Pair { here: here.into(), own, there: there.into(), other }))
     }
-    if attributes(&here)? != attributes(&there)? {
-        return Ok(None);
+
+    /// Whether all else is equal as well, and the new one has a single name.
+    fn are_equal(&self) -> io::Result<bool> {
+        Ok(self.own.st_nlink == 1
+            && of(&self.own) == of(&self.other)
+            && attributes(&self.here)? == attributes(&self.there)?)
     }
-    let equal =
-        have_equal_contents(&here.into(), &there.into(), own.st_size.unsigned_abs(), buffers)?;
-    Ok(equal.then_some((other.st_dev, other.st_ino)))
+
+    /// Makes an empty file what the new one is, with the blocks of the other; false where it does
+    /// not become that: a label of the system may depend on the directory.
+    fn clone_into(&self, copy: &OwnedFd) -> io::Result<bool> {
+        clone_blocks(&self.there, copy)?;
+        for name in list_xattrs(&self.here)?.iter().filter(|n| n.to_bytes().starts_with(b"user.")) {
+            if let Some(value) = get_xattr(&self.here, name)? {
+                set_xattr(copy, name, &value)?;
+            }
+        }
+        fchmod(copy, Mode::from_bits_truncate(self.own.st_mode))?;
+        set_mtime_of(copy, self.own.st_mtime, self.own.st_mtime_nsec)?;
+        Ok(of(&fstat(copy)?) == of(&self.own) && attributes(copy)? == attributes(&self.here)?)
+    }
+}
+
+/// What files must have in common beside contents and attributes.
+fn of(stat: &FileStat) -> (u32, u32, u32, i64, i64, i64) {
+    let time = (stat.st_mtime, stat.st_mtime_nsec);
+    (stat.st_mode, stat.st_uid, stat.st_gid, stat.st_size, time.0, time.1)
 }
 
 /// All of them: a label or an ACL of the system is part of the file as well.
