@@ -298,6 +298,7 @@ fn every_key_of_other_json_is_in_its_page() {
     for (words, page_name) in [
         (&["inspect", "--json", &small][..], "casemate-inspect.1"),
         (&["store", "usage", "--json"], "casemate-store.1"),
+        (&["store", "check", "--json"], "casemate-store.1"),
         (&["prune", "--dry-run", "--json"], "casemate-prune.1"),
     ] {
         let output = common::casemate(words.iter().copied()).output().succeeds();
@@ -306,7 +307,7 @@ fn every_key_of_other_json_is_in_its_page() {
         let inner = ["layers", "images"].iter().filter_map(|key| whole.get(*key)?.get(0));
         let inner = inner.filter_map(serde_json::Value::as_object);
         let keys: Vec<&String> = inner.chain([whole]).flat_map(|object| object.keys()).collect();
-        assert!(keys.len() >= 7, "{keys:?}");
+        assert!(keys.len() >= 3, "{keys:?}");
         for key in keys {
             assert!(page(page_name).contains(&format!(".It Cm {key}\n")), "{page_name}: {key}");
         }

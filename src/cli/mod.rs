@@ -13,8 +13,8 @@ use clap::{Args, Parser, Subcommand};
 
 pub use registry::{LoginArgs, LogoutArgs, RegistryArgs};
 pub use store::{
-    CompleteArgs, CompletionArgs, ImagesArgs, InspectArgs, PruneArgs, RmiArgs, Shell, StoreArgs,
-    StoreCommand, TagArgs, UsageArgs,
+    CheckArgs, CompleteArgs, CompletionArgs, ImagesArgs, InspectArgs, PruneArgs, RmiArgs, Shell,
+    StoreArgs, StoreCommand, TagArgs, UsageArgs,
 };
 pub use transfer::PullArgs;
 pub use values::{ByteCount, EnvArg, UlimitArg, Volume};

@@ -104,8 +104,30 @@ pub struct StoreArgs {
 /// The commands below `casemate store`.
 #[derive(Debug, Subcommand)]
 pub enum StoreCommand {
+    /// Verify what is in it, and mend what is damaged.
+    Check(CheckArgs),
     /// Print what takes how much room on disk.
     Usage(UsageArgs),
+}
+
+/// `casemate store check`
+#[derive(Debug, Args)]
+pub struct CheckArgs {
+    /// Mend what is damaged: unpack again, remove, pull again.
+    #[arg(long)]
+    pub repair: bool,
+
+    /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
+
+    /// Print nothing but faults.
+    #[arg(short, long)]
+    pub quiet: bool,
+
+    /// Only these images, and their layers; otherwise all of the store.
+    #[arg(value_name = "NAME")]
+    pub images: Vec<String>,
 }
 
 /// `casemate store usage`

@@ -261,7 +261,7 @@ mod tests {
         let commands = offered(&[""]);
         assert!(commands.contains(&"run".to_owned()) && commands.contains(&"store".to_owned()));
         assert!(!commands.contains(&"__complete".to_owned()));
-        assert_eq!(offered(&["store", ""])[0], "usage");
+        assert_eq!(offered(&["store", ""])[..2], ["check", "usage"]);
         assert!(offered(&["run", "--"]).contains(&"--image".to_owned()));
         assert!(!offered(&["run", "--"]).contains(&"-v".to_owned()));
         assert!(offered(&["run", "-"]).contains(&"-v".to_owned()));
@@ -280,6 +280,7 @@ mod tests {
             &["run", "-q", "--image", ""],
             &["explain", "--json", "--image", ""],
             &["inspect", "--", ""],
+            &["store", "check", "--repair", ""],
             &["tag", ""],
             &["images", "--json", "deb"],
         ] {

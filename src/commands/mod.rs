@@ -1,5 +1,6 @@
 //! One file a command: what it reads, what it calls, what it prints.
 
+mod check;
 mod completion;
 mod doctor;
 mod explain;
@@ -45,6 +46,7 @@ pub fn dispatch(command: &Command) -> Result<i32> {
         Command::Rmi(args) => rmi::rmi(args, &directories),
         Command::Prune(args) => prune::prune(args, directories.store()?).map(|()| 0),
         Command::Store(args) => match &args.command {
+            StoreCommand::Check(args) => check::check(args, &directories),
             StoreCommand::Usage(args) => store::usage(args, directories.store()?).map(|()| 0),
         },
         Command::Doctor(args) => doctor::doctor(args),

@@ -11,6 +11,9 @@ use crate::error::{During, Error, Result};
 use crate::image::{Config, Digest, Manifest, Reference};
 use crate::sys::fs::{c_path, cwd, set_mtime};
 
+/// What says that a directory is an OCI image layout.
+pub(super) const LAYOUT: &[u8] = br#"{"imageLayoutVersion":"1.0.0"}"#;
+
 /// Makes the layout's fixed files.
 pub(super) fn prepare(store: &Store) -> Result<()> {
     let path = store.path.join("oci/oci-layout");
@@ -18,7 +21,7 @@ pub(super) fn prepare(store: &Store) -> Result<()> {
         return Ok(());
     }
     let staging = Staging::new(store)?;
-    staging.publish_file(br#"{"imageLayoutVersion":"1.0.0"}"#, &path)
+    staging.publish_file(LAYOUT, &path)
 }
 
 pub(super) fn blob_path(store: &Store, digest: &Digest) -> PathBuf {
@@ -31,7 +34,8 @@ pub(super) fn blob(store: &Store, digest: &Digest) -> Result<Vec<u8>> {
     let content = std::fs::read(&path).at("read", &path)?;
     if Digest::of(&content) != *digest {
         return Err(Error::new(format!("read {}: the content was changed", path.display()))
-            .hint("import the image again"));
+            .hint("`casemate store check --repair` brings back what was pulled")
+            .hint("import the image again otherwise"));
     }
     Ok(content)
 }

@@ -245,7 +245,7 @@ pub(super) fn prune(store: &Store, prune: &Prune, dry_run: bool) -> Result<Remov
 }
 
 /// What is named by a digest in a directory of the store. Anything else there is none of ours.
-fn on_disk(store: &Store, directory: &str) -> Result<Vec<Digest>> {
+pub(super) fn on_disk(store: &Store, directory: &str) -> Result<Vec<Digest>> {
     let path = store.path.join(directory);
     let mut found = Vec::new();
     for entry in std::fs::read_dir(&path).at("read", &path)? {

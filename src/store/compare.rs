@@ -18,6 +18,8 @@ use crate::sys::fs::{get_xattr, list_xattrs};
 /// The most differences that are told.
 const ENOUGH: usize = 10;
 
+const TIME: &str = "has another modification time";
+
 /// How a tree differs from what it should be, apart from the contents of its files; a line each, no
 /// more than ten. Files with one identity in `wanted` have one in `found`.
 pub(super) fn differences(found: &OwnedFd, wanted: &OwnedFd) -> Result<Vec<String>> {
@@ -80,15 +82,15 @@ impl Compare {
             (here.st_uid != there.st_uid, "belongs to another user"),
             (kind(&there) != libc::S_IFDIR && here.st_size != there.st_size, "has another size"),
             // A whiteout's time is that of its making, and nobody sees it.
-            (
-                kind(&there) != libc::S_IFCHR && time(&here) != time(&there),
-                "has another modification time",
-            ),
+            (kind(&there) != libc::S_IFCHR && time(&here) != time(&there), TIME),
             (here.st_rdev != there.st_rdev, "has another device number"),
         ] {
             if differs {
                 self.say(path, what);
-                return Ok(());
+                // What made the time of a directory another one is in it.
+                if kind(&there) != libc::S_IFDIR || what != TIME {
+                    return Ok(());
+                }
             }
         }
         if there.st_nlink > 1 && kind(&there) != libc::S_IFDIR {

@@ -43,6 +43,16 @@ impl Held {
         share(&layers, &directory_name(layer), DIRECTORY, &store.layers_dir())
     }
 
+    /// Holds a layer that nobody is removing at this moment; `None` where that, or anything else, is
+    /// in the way.
+    pub(super) fn layer_at_once(store: &Store, layer: &Digest) -> Option<Held> {
+        let layers = open_directory(&store.layers_dir()).ok()?;
+        let name = directory_name(layer);
+        let file = openat(&layers, name.as_str(), DIRECTORY, Mode::empty()).ok()?;
+        let lock = Flock::lock(file, FlockArg::LockSharedNonblock).ok()?;
+        is_still_at(&layers, &name, &*lock).ok()?.then_some(Held { _lock: lock })
+    }
+
     /// Holds all of these, or says which one is missing.
     pub(super) fn layers(store: &Store, layers: &[Digest]) -> Result<Vec<Held>> {
         let path = store.layers_dir();
@@ -87,7 +97,8 @@ impl Claim {
 /// The error for a layer that an image needs and the store does not have.
 pub(super) fn missing(layer: &Digest) -> Error {
     Error::new(format!("layer {layer}: is missing in the store"))
-        .hint("import or pull the image again")
+        .hint("`casemate store check --repair` brings it back if the image was pulled")
+        .hint("import the image again otherwise")
 }
 
 fn share(dir: &OwnedFd, name: &str, flags: OFlag, path: &Path) -> Result<Option<Held>> {

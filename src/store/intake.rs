@@ -3,12 +3,13 @@
 use std::io::Read;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use super::catalogue::{self, Documents};
 use super::hold::Held;
 use super::index::Origin;
 use super::layer::{Info, directory_name};
+use super::share::{self, Way};
 use super::staging::Staging;
 use super::workshop::{Done, Workshop};
 use super::{Imported, Store};
@@ -50,6 +51,8 @@ pub struct Intake<'a> {
     workshop: Workshop,
     staging: Staging,
     arrived: Mutex<Arrived>,
+    /// How layers share what they have in common; tried when the first one has come.
+    way: OnceLock<Way>,
 }
 
 #[derive(Default)]
@@ -70,7 +73,7 @@ impl<'a> Intake<'a> {
     pub fn open(store: &'a Store, pairs: usize) -> Result<Self> {
         let staging = Staging::new(store)?;
         let workshop = Workshop::open(&staging, pairs)?;
-        Ok(Intake { store, workshop, staging, arrived: Mutex::default() })
+        Ok(Intake { store, workshop, staging, arrived: Mutex::default(), way: OnceLock::new() })
     }
 
     pub(super) fn workshop(&self) -> &Workshop {
@@ -88,13 +91,19 @@ impl<'a> Intake<'a> {
 
     /// The record of a layer that is in the store, or has arrived just now.
     pub(super) fn known(&self, diff_id: &Digest) -> Result<Option<Info>> {
-        let mut arrived = self.arrived();
-        if let Some((.., info)) = arrived.ready.iter().find(|(_, id, _)| id == diff_id) {
-            return Ok(Some(info.clone()));
+        let find = |arrived: &Arrived| {
+            let found = arrived.ready.iter().find(|(_, id, _)| id == diff_id);
+            found.map(|(.., info)| info.clone())
+        };
+        if let Some(info) = find(&self.arrived()) {
+            return Ok(Some(info));
         }
-        let Some(held) = Held::layer(self.store, diff_id)? else { return Ok(None) };
-        arrived.held.push(held);
-        Info::read(self.store, diff_id)
+        // It may have to be waited for, while other layers arrive.
+        if let Some(held) = Held::layer(self.store, diff_id)? {
+            self.arrived().held.push(held);
+            return Info::read(self.store, diff_id);
+        }
+        Ok(find(&self.arrived()))
     }
 
     /// Whether a layer need not be brought.
@@ -136,6 +145,25 @@ impl<'a> Intake<'a> {
         Ok((self.staging.path().join(name), done.diff_id))
     }
 
+    /// A layer that is in the store, unpacked once more in staging, with the record that it has: the
+    /// name of its directory there.
+    pub(super) fn again(
+        &self,
+        diff_id: &Digest,
+        info: &Info,
+        make: impl FnOnce(OwnedFd) -> Result<()>,
+    ) -> Result<String> {
+        let (name, dir) = self.begin()?;
+        let done = self.workshop.unpack_made(&name, false, make)?;
+        if done.diff_id != *diff_id {
+            return Err(Error::new(format!("its contents have the digest {}", done.diff_id)));
+        }
+        info.write(&dir)?;
+        self.share(diff_id, &dir)?;
+        self.staging.sync()?;
+        Ok(name)
+    }
+
     /// Removes an outline that is not needed any more.
     pub(super) fn forget(&self, outline: &Path) {
         // What cannot be removed now goes with the staging directory.
@@ -173,11 +201,22 @@ impl<'a> Intake<'a> {
         }
         let info = Info::of(&done);
         info.write(&dir)?;
+        self.share(&done.diff_id, &dir)?;
         let held = Held::staged(dir)?;
         let mut arrived = self.arrived();
         arrived.held.push(held);
         arrived.ready.push((name, done.diff_id, info.clone()));
         Ok((done.diff_id, info))
+    }
+
+    /// Lets a layer have the files of others that are equal to its own.
+    fn share(&self, diff_id: &Digest, dir: &OwnedFd) -> Result<()> {
+        let way = *self.way.get_or_init(|| Way::of(&self.staging));
+        let ready: Vec<PathBuf> = {
+            let arrived = self.arrived();
+            arrived.ready.iter().map(|(name, ..)| self.staging.path().join(name)).collect()
+        };
+        share::share(self.store, way, diff_id, dir, &ready)
     }
 
     /// Puts the layers that have arrived in their places: what a pull that fails later has brought

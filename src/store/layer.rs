@@ -54,7 +54,7 @@ impl Info {
         };
         let broken = |why: &dyn std::fmt::Display| {
             Error::new(format!("read {}: {why}", path.display()))
-                .hint("remove the layer's directory and import the image again")
+                .hint("`casemate store check --repair` mends it, or says how")
         };
         let info: Info = serde_json::from_slice(&json).map_err(|error| broken(&error))?;
         if info.format != FORMAT {

@@ -1,5 +1,6 @@
 //! What layers take on disk. A file with several names takes its room once, and gives it back with
-//! the last of them; where a file system shares blocks between files (reflinks), each is counted.
+//! the last of them; where a file system shares blocks between files (reflinks), each is counted,
+//! and what they have in common can be asked for.
 
 use std::collections::HashMap;
 use std::os::fd::{AsFd, OwnedFd};
@@ -7,12 +8,18 @@ use std::path::{Path, PathBuf};
 
 use nix::dir::Dir;
 use nix::errno::Errno;
-use nix::fcntl::{AtFlags, OFlag};
+use nix::fcntl::{AtFlags, OFlag, openat};
 use nix::sys::stat::{FileStat, Mode, fstat, fstatat};
+use nix::sys::statfs::{BTRFS_SUPER_MAGIC, FsType, XFS_SUPER_MAGIC, fstatfs};
 
 use super::{DIRECTORY, open_directory};
 use crate::error::{During, Error, Result};
+use crate::sys::extents::shared_extents;
 use crate::sys::fs::{Resolve, c_path, openat2};
+
+/// The file systems of which files can share blocks.
+const SHARING: [FsType; 3] = [BTRFS_SUPER_MAGIC, XFS_SUPER_MAGIC, BCACHEFS_SUPER_MAGIC];
+const BCACHEFS_SUPER_MAGIC: FsType = FsType(0xca45_1a4e);
 
 /// `st_blocks` counts in these, whatever the file system's own are (stat(3)).
 const BLOCK: u64 = 512;
@@ -32,9 +39,18 @@ pub(super) struct Measured {
     /// Bytes of what has one name, tree by tree.
     own: Vec<u64>,
     linked: HashMap<(u64, u64), Linked>,
+    /// Where the blocks lie that several files have, and their bytes, if they are asked for.
+    blocks: Option<Vec<(u64, u64)>>,
 }
 
 impl Measured {
+    /// Looks also for blocks that files share, which takes longer, if the file system of `dir` can
+    /// have them.
+    pub(super) fn with_blocks(dir: &OwnedFd) -> Self {
+        let can = fstatfs(dir).is_ok_and(|fs| SHARING.contains(&fs.filesystem_type()));
+        Measured { blocks: can.then(Vec::new), ..Measured::default() }
+    }
+
     /// Walks through a tree and returns its number.
     pub(super) fn add(&mut self, path: &Path) -> Result<usize> {
         let tree = self.own.len();
@@ -79,6 +95,16 @@ impl Measured {
                 stat => stat?,
             };
             self.count(tree, &stat);
+            if let Some(blocks) = &mut self.blocks
+                && stat.st_mode & libc::S_IFMT == libc::S_IFREG
+            {
+                let flags = flags | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK;
+                let file = openat(dir, name, flags, Mode::empty());
+                // One that went meanwhile has nothing in common with others.
+                blocks.extend(
+                    file.ok().and_then(|file| shared_extents(file).ok()).unwrap_or_default(),
+                );
+            }
             if stat.st_mode & libc::S_IFMT == libc::S_IFDIR {
                 use std::os::unix::ffi::OsStrExt;
                 left.push(path.join(std::ffi::OsStr::from_bytes(name.to_bytes())));
@@ -124,10 +150,24 @@ impl Measured {
         own.sum::<u64>() + linked.map(|file| file.bytes).sum::<u64>()
     }
 
-    /// The bytes that files take once instead of once in each of their trees.
+    /// The bytes that files take once instead of once in each of their trees, or in each file.
     pub(super) fn saved(&self) -> u64 {
-        self.linked.values().map(|file| file.bytes * (file.trees.len() as u64 - 1)).sum()
+        let linked = self.linked.values().map(|file| file.bytes * (file.trees.len() as u64 - 1));
+        linked.sum::<u64>() + self.blocks.as_deref().map_or(0, overlap)
     }
+}
+
+/// How many bytes are in more than one of the extents, each counted once less than it is there.
+fn overlap(extents: &[(u64, u64)]) -> u64 {
+    let mut extents = extents.to_vec();
+    extents.sort_unstable();
+    let (mut common, mut end) = (0, 0);
+    for (start, length) in extents {
+        let next = start.saturating_add(length);
+        common += end.min(next).saturating_sub(start);
+        end = end.max(next);
+    }
+    common
 }
 
 /// The bytes that one file takes; 0 where it is not there.
@@ -145,6 +185,13 @@ mod tests {
     use super::*;
     use std::fs;
     use std::os::unix::fs::MetadataExt;
+
+    #[test]
+    fn what_overlaps_is_counted_once_less() {
+        assert_eq!(overlap(&[]), 0);
+        assert_eq!(overlap(&[(10, 5), (20, 5), (10, 5)]), 5);
+        assert_eq!(overlap(&[(0, 10), (2, 3), (4, 10)]), 3 + 6);
+    }
 
     #[test]
     fn linked_files_count_once_and_go_with_their_last_name() {

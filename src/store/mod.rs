@@ -5,6 +5,7 @@
 //! DATA/casemate/                    0700, the user's own
 //!   store/layers/sha256-<hex>/fs/   an unpacked layer, by the digest of its uncompressed tar
 //!   store/layers/sha256-<hex>/skeleton  what its tar stream has beside the files' contents
+//!   store/layers/sha256-<hex>/files    which of its files other layers may have as well
 //!   store/layers/sha256-<hex>/info  its size and where it came from
 //!   store/oci/                      an OCI image layout without the layers' blobs
 //!   store/staging/<random>/         an import under way, locked by its process
@@ -16,20 +17,25 @@ mod check;
 mod collect;
 mod compare;
 mod directory;
+mod fault;
 mod hold;
 mod import;
 mod index;
 mod inspect;
 mod intake;
 mod layer;
+mod listing;
 mod lookup;
 mod measure;
 mod pipeline;
 mod rebuild;
 mod remove;
+mod repair;
 mod scratch;
+mod share;
 mod skeleton;
 mod staging;
+mod strays;
 mod unpack;
 mod usage;
 mod view;
@@ -47,8 +53,9 @@ use crate::error::{During, Error, Result};
 use crate::image::{Config, Digest, Reference};
 use crate::sys::fs::{Resolve, cwd, openat2};
 
-pub use check::Fault;
+pub use check::Progress;
 pub use collect::{Prune, Removed};
+pub use fault::{Fault, Place, Remedy, Report, State};
 pub use hold::Held;
 pub use import::{Imported, import};
 pub use index::Origin;

@@ -141,7 +141,8 @@ pub(super) fn clean(store: &Store) -> Result<()> {
     Ok(())
 }
 
-fn remove_if_abandoned(parent: &OwnedFd, name: &OsStr) -> Result<(), Errno> {
+/// Removes one directory of staging that belongs to no process.
+pub(super) fn remove_if_abandoned(parent: &OwnedFd, name: &OsStr) -> Result<(), Errno> {
     let dir = match openat(parent, name, DIRECTORY, Mode::empty()) {
         Ok(dir) => dir,
         Err(Errno::ENOENT) => return Ok(()),

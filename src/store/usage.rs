@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::index::Index;
 use super::measure::Measured;
-use super::{Store, catalogue};
+use super::{Store, catalogue, open_directory};
 use crate::error::{During, Error, Result};
 use crate::image::Digest;
 
@@ -25,7 +25,8 @@ pub struct Usage {
     pub staging: u64,
     /// All of it.
     pub total: u64,
-    /// What is not taken, because files that several layers have are there once.
+    /// What is not taken, because files that several layers have are there once. Files that share
+    /// blocks count in full everywhere else.
     pub saved: u64,
 }
 
@@ -46,9 +47,9 @@ pub struct ImageUsage {
 
 pub(super) fn usage(store: &Store) -> Result<Usage> {
     let index = Index::read(store)?;
-    let mut measured = Measured::default();
-    let mut trees: HashMap<Digest, usize> = HashMap::new();
     let path = store.layers_dir();
+    let mut measured = Measured::with_blocks(&open_directory(&path)?);
+    let mut trees: HashMap<Digest, usize> = HashMap::new();
     for entry in std::fs::read_dir(&path).at("read", &path)? {
         let name = entry.at("read", &path)?.file_name();
         let hex = name.to_str().and_then(|name| name.strip_prefix("sha256-"));

@@ -222,6 +222,22 @@ pub fn set_mtime_of(fd: impl AsFd, sec: i64, nsec: i64) -> io::Result<()> {
     check(unsafe { libc::futimens(fd.as_fd().as_raw_fd(), times.as_ptr()) })
 }
 
+/// renameat2(2) with RENAME_EXCHANGE (Linux 3.15): two names change places in one step. `EINVAL`
+/// where the file system cannot.
+pub fn exchange(a: impl AsFd, a_name: &CStr, b: impl AsFd, b_name: &CStr) -> io::Result<()> {
+    // SAFETY: both names are live C strings, both descriptors are borrowed.
+    check(unsafe {
+        libc::syscall(
+            libc::SYS_renameat2,
+            a.as_fd().as_raw_fd(),
+            a_name.as_ptr(),
+            b.as_fd().as_raw_fd(),
+            b_name.as_ptr(),
+            libc::RENAME_EXCHANGE,
+        )
+    })
+}
+
 /// syncfs(2): writes out the whole file system that the descriptor is on.
 pub fn syncfs(fd: impl AsFd) -> io::Result<()> {
     // SAFETY: a plain system call on a borrowed descriptor.

@@ -4,6 +4,7 @@
 
 pub mod channel;
 pub mod clone;
+pub mod extents;
 pub mod fs;
 pub mod mount;
 pub mod process;

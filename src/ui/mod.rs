@@ -61,6 +61,12 @@ pub fn note(text: &str) {
     to_stderr(&format!("casemate: {}\n", escape(text)));
 }
 
+/// Shows on a terminal what is being done, in a line that the next one takes the place of; nothing
+/// clears it.
+pub fn status(text: &str) {
+    to_stderr(&format!("\r\x1b[K{}", escape(text)));
+}
+
 /// Prints what is wrong with the command line, in clap's words under our name.
 pub fn usage(text: &str) {
     let mut shown = String::from("casemate: ");

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use crate::common::*;
 use casemate::image::Digest;
-use casemate::store::Store;
+use casemate::store::{Store, Wanted};
 
 fn rebuilt(store: &Store, layer: &Digest) -> Vec<u8> {
     let mut stream = Vec::new();
@@ -16,8 +16,7 @@ fn rebuilt(store: &Store, layer: &Digest) -> Vec<u8> {
 
 fn faults(home: &Path) -> Vec<String> {
     let store = open(home);
-    let layers = store.image(&reference("test")).unwrap().layers;
-    let faults = store.check(&layers, |_| ()).unwrap();
+    let faults = store.check(&[Wanted::of(&reference("test"))], &Silent).unwrap().faults;
     faults.into_iter().flat_map(|fault| fault.what).collect()
 }
 

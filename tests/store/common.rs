@@ -103,6 +103,21 @@ pub(crate) fn assert_nothing_left(home: &Path) {
     assert!(open(home).images().unwrap().is_empty());
 }
 
+/// Nobody looks at the progress of a check.
+pub(crate) struct Silent;
+
+impl store::Progress for Silent {
+    fn begin(&self, _: usize, _: u64) {}
+    fn layer(&self, _: usize, _: &casemate::image::Digest) {}
+    fn read(&self, _: u64) {}
+}
+
+/// The whole store is what it should be.
+pub(crate) fn assert_whole(home: &Path) {
+    let report = open(home).check(&[], &Silent).unwrap();
+    assert!(report.faults.is_empty(), "{:#?}", report.faults);
+}
+
 /// A tar entry under construction.
 pub(crate) struct Entry {
     header: tar::Header,

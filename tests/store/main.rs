@@ -18,3 +18,5 @@ mod formats;
 mod hostile;
 mod layers;
 mod manage;
+mod repair;
+mod share;

@@ -17,6 +17,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
+use flate2::Crc;
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, openat};
 use nix::sys::stat::{Mode, mkdirat};
@@ -29,8 +30,8 @@ pub(super) use self::override_stat::Shown;
 use self::tape::Taped;
 use self::times::Times;
 use self::tree::{Aside, Blocked, Present, Tree};
-use super::skeleton;
 use super::staging::make_and_open;
+use super::{listing, skeleton};
 use crate::error::{During, Error, Result};
 use crate::image::tar::{Cut, Entry, Extent, Kind, Reader};
 use crate::sys::fs::{begin_writing_out, c_path, set_mtime, set_mtime_of, set_xattr};
@@ -63,25 +64,35 @@ pub(super) struct Target {
     root: OwnedFd,
     shown: Shown,
     times: std::fs::File,
-    /// Where what a later entry replaces goes, and what the stream has beside the files.
-    kept: Option<(Aside, skeleton::Writer)>,
+    /// What is kept beside the tree of a layer.
+    kept: Option<Kept>,
+}
+
+/// What is kept beside a tree.
+struct Kept {
+    /// Where what a later entry replaces goes.
+    aside: Aside,
+    /// What the stream has beside the files.
+    record: skeleton::Writer,
+    /// The files that other layers may have as well.
+    listing: listing::Writer,
 }
 
 impl Target {
-    /// A layer's directory: the tree goes to `fs`, the stream's remainder to `skeleton`.
+    /// A layer's directory: the tree goes to `fs`, the stream's remainder to `skeleton`, a list of
+    /// the larger files to `files`.
     pub(super) fn layer(dir: &OwnedFd, shown: Shown) -> Result<Self> {
         let root = make_and_open(dir, "fs", Path::new("the layer"))?;
         let times = times_file(dir)?;
         let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_CLOEXEC;
         let mode = Mode::S_IRUSR | Mode::S_IWUSR;
         let file = openat(dir, "skeleton", flags, mode).during("make", "the layer's skeleton")?;
+        let record = skeleton::Writer::new(file);
+        let file = openat(dir, "files", flags, mode).during("make", "the layer's list of files")?;
+        let listing = listing::Writer::new(file).during("write", "the layer's list of files")?;
         let dir = dir.try_clone().during("duplicate", "a descriptor")?;
-        Ok(Target {
-            root,
-            shown,
-            times,
-            kept: Some((Aside::in_layer(dir), skeleton::Writer::new(file))),
-        })
+        let kept = Kept { aside: Aside::in_layer(dir), record, listing };
+        Ok(Target { root, shown, times, kept: Some(kept) })
     }
 
     /// A directory whose `fs` gets the tree without the contents of its files: they have their
@@ -103,14 +114,16 @@ fn times_file(dir: &OwnedFd) -> Result<std::fs::File> {
 
 /// Unpacks a stream to its very end.
 pub(super) fn unpack(stream: &mut dyn BufRead, target: Target) -> Result<Unpacked> {
-    let (aside, record) = target.kept.unzip();
-    let with_data = record.is_some();
+    let (aside, record, listing) = match target.kept {
+        Some(kept) => (Some(kept.aside), Some(kept.record), Some(kept.listing)),
+        None => (None, None, None),
+    };
     let tree = Tree::new(target.root, target.shown, aside)
         .map_err(|error| Reason::from(error).of("./"))?;
     let mut unpacker = Unpacker {
         tree,
         times: Times::new(target.times),
-        with_data,
+        listing,
         blocks: 0,
         done: Unpacked::default(),
     };
@@ -135,7 +148,8 @@ struct Unpacker {
     tree: Tree,
     /// Directories get their times last: making what is in them changes them.
     times: Times,
-    with_data: bool,
+    /// None where an outline is made, which has no data.
+    listing: Option<listing::Writer>,
     /// Blocks on disk at the least.
     blocks: u64,
     done: Unpacked,
@@ -357,10 +371,11 @@ impl Unpacker {
         let file = std::fs::File::from(self.create(parent, name, entry.mode)?);
         self.record_replaced(reader)?;
         let mut end = 0;
-        if self.with_data && entry.stored > 0 {
+        let mut content = Crc::new();
+        if self.listing.is_some() && entry.stored > 0 {
             reader.inner_mut().contents(name.path().as_os_str().as_bytes(), &entry.extents)?;
             for extent in entry.extents.iter().filter(|extent| extent.length > 0) {
-                Self::extent(&file, extent, reader)?;
+                Self::extent(&file, extent, entry.size, reader, &mut content)?;
                 end = extent.offset + extent.length;
             }
             reader.inner_mut().resume();
@@ -373,14 +388,40 @@ impl Unpacker {
             // system that cannot is only slower.
             let _slower = begin_writing_out(&file);
         }
-        self.file_attributes(&file.into(), entry)
+        self.file_attributes(&file.into(), entry)?;
+        self.list(name, entry, content.sum())
     }
 
-    fn extent(file: &std::fs::File, extent: &Extent, reader: &mut Tar<'_>) -> Done {
+    /// Puts a file on the list of those that other layers may have as well. One with holes is left
+    /// out: it may be of any size, and would have to be compared.
+    fn list(&mut self, name: &Name, entry: &Entry, content: u32) -> Done {
+        let Some(listing) = self.listing.as_mut().filter(|_| entry.stored == entry.size) else {
+            return Ok(());
+        };
+        let path = name.path().as_os_str().as_bytes();
+        let (seconds, nanoseconds) = (entry.mtime.0.to_le_bytes(), entry.mtime.1.to_le_bytes());
+        let numbers = [entry.mode, entry.uid, entry.gid].map(u32::to_le_bytes);
+        let fields =
+            [path, &seconds, &nanoseconds].into_iter().chain(numbers.iter().map(|n| &n[..]));
+        let attributes = entry.xattrs.iter().flat_map(|(name, value)| [&name[..], &value[..]]);
+        let all = listing::checksum(fields.chain(attributes));
+        let listed = listing::Listed { path: path.to_vec(), size: entry.size, content, all };
+        Ok(listing.file(&listed)?)
+    }
+
+    fn extent(
+        file: &std::fs::File,
+        extent: &Extent,
+        size: u64,
+        reader: &mut Tar<'_>,
+        content: &mut Crc,
+    ) -> Done {
         let (mut position, mut left) = (extent.offset, extent.length);
         while left > 0 {
-            let taken = reader
-                .take_data(left, |data| -> Done { Ok(file.write_all_at(data, position)?) })?;
+            let taken = reader.take_data(left, |data| -> Done {
+                listing::sample(content, size, position, data);
+                Ok(file.write_all_at(data, position)?)
+            })?;
             if taken == 0 {
                 return Err("the archive has less data than the entry says".into());
             }
@@ -466,13 +507,20 @@ impl Unpacker {
                     return Err(bad("lies inside what the link replaces"));
                 }
                 self.tree.clear(parent, name)?;
-                Ok(link()?)
+                link()?;
             }
-            made => Ok(made?),
+            made => made?,
         }
+        if let Some(listing) = &mut self.listing {
+            listing.linked(target.path().as_os_str().as_bytes())?;
+        }
+        Ok(())
     }
 
     fn finish(mut self) -> Result<Unpacked> {
+        if let Some(listing) = self.listing.take() {
+            listing.finish().during("write", "the layer's list of files")?;
+        }
         self.times.set_all(&mut self.tree).map_err(|error| {
             let errno = crate::error::Errno::from(error).0;
             super::with_space_hint(Error::os("set", "the times of directories", errno), errno)
