@@ -279,7 +279,7 @@ user_tests! {
         ] {
             let words = format!("image image: layer {}: is missing", Digest::of(&a));
             assert!(error.to_string().starts_with(&words), "{error}");
-            assert!(error.hints()[0].contains("casemate store check --repair"), "{error:?}");
+            assert!(error.hints()[0].starts_with("`casemate store check --repair` "), "{error:?}");
         }
         // It can be listed and removed all the same.
         assert_eq!(store.images().unwrap().len(), 1);
