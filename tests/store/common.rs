@@ -124,10 +124,10 @@ impl Entry {
         Entry { header, records: Vec::new(), data: Vec::new() }
     }
 
-    pub(crate) fn file(path: impl AsRef<[u8]>, data: &str) -> Self {
+    pub(crate) fn file(path: impl AsRef<[u8]>, data: impl AsRef<[u8]>) -> Self {
         let mut entry = Entry::new(path, b'0');
-        entry.header.set_size(data.len() as u64);
-        entry.data = data.as_bytes().to_vec();
+        entry.data = data.as_ref().to_vec();
+        entry.header.set_size(entry.data.len() as u64);
         entry
     }
 
