@@ -179,6 +179,7 @@ fn every_word_that_a_key_takes_is_in_the_page() {
     for profile in [
         "may-degrade = [\"?\"]",
         "[root]\noverlay = \"?\"",
+        "[root]\npull = \"?\"",
         "[root]\nscratch = \"?\"",
         "[identity]\nids = \"?\"",
         "[program]\nterminal = \"?\"",

@@ -8,10 +8,10 @@ use std::path::Path;
 
 use casemate::image::tar::{Kind, Reader};
 use casemate::image::{
-    Config, MANIFEST_MEDIA_TYPE, Manifest, Platform, Reference, choose, compose_manifest,
+    Config, Digest, MANIFEST_MEDIA_TYPE, Manifest, Platform, Reference, choose, compose_manifest,
 };
 use casemate::registry::{self, AuthFile, Configuration};
-use casemate::store::{Silent, Store, Wanted, import};
+use casemate::store::{Progress, Store, Wanted, import};
 use casemate::{identity, profile};
 
 /// xorshift64*: enough to wander, and the same on every machine.
@@ -178,6 +178,14 @@ fn indexes_and_platforms() {
             assert_eq!(again, platform);
         }
     }
+}
+
+struct Silent;
+
+impl Progress for Silent {
+    fn begin(&self, _: usize, _: u64) {}
+    fn layer(&self, _: usize, _: &Digest) {}
+    fn read(&self, _: u64) {}
 }
 
 #[test]

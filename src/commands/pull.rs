@@ -1,5 +1,6 @@
 //! `casemate pull`: brings images from registries, and what `run --pull` does.
 
+use nix::unistd::{Pid, getpid, getppid};
 use serde::{Deserialize, Serialize};
 
 use super::registries;
@@ -12,6 +13,7 @@ use crate::registry::Registries;
 use crate::store::{Store, Wanted};
 use crate::sys::channel::Channel;
 use crate::sys::clone::{self, Forked};
+use crate::sys::process;
 use crate::transfer::{self, Platforms, Pulled, Watch};
 use crate::ui::{self, Progress, Show};
 
@@ -105,8 +107,16 @@ impl Obtain<'_> {
                 let wanted = Wanted::of(reference).with_candidates(&candidates);
                 let store = Store::find(self.directories.store()?)?;
                 let there = store.is_some_and(|store| store.has(&wanted));
-                // What is there is as new as can be had.
-                if there { Ok(()) } else { pulled }
+                match pulled {
+                    // What is there is as new as can be had.
+                    Err(error) if there => {
+                        if !self.quiet {
+                            ui::warning(&format!("{error}; going on with what is there"));
+                        }
+                        Ok(())
+                    }
+                    pulled => pulled,
+                }
             }
             Pull::Missing | Pull::Never => Ok(()),
         }
@@ -131,11 +141,14 @@ impl Obtain<'_> {
     /// process that forks must not have, nor memory, which would be held as long as the box runs.
     fn pull(&self, reference: &Reference) -> Result<()> {
         let (ours, theirs) = Channel::pair().during("make", "a socket pair")?;
+        let parent = getpid();
         match clone::fork().during("start", "the pulling process")? {
             Forked::Child => {
                 drop(ours);
-                let args = RegistryArgs::default();
-                let pulled = pull_one(reference, None, &args, self.directories, self.quiet);
+                let pulled = end_with(parent).and_then(|()| {
+                    let args = RegistryArgs::default();
+                    pull_one(reference, None, &args, self.directories, self.quiet)
+                });
                 let told = match &pulled {
                     Ok(_) => Told::default(),
                     Err(error) => {
@@ -162,6 +175,13 @@ impl Obtain<'_> {
             }
         }
     }
+}
+
+/// Nobody waits for an image when the process that was to run it has gone.
+fn end_with(parent: Pid) -> Result<()> {
+    process::set_parent_death_signal(libc::SIGKILL).during("set", "the parent death signal")?;
+    // It may have gone before.
+    if getppid() == parent { Ok(()) } else { clone::exit_now(0) }
 }
 
 fn ended(reference: &Reference) -> Error {

@@ -168,10 +168,13 @@ pub fn missing<'a>(reference: &Reference, names: impl Iterator<Item = &'a str>) 
         Some((_, near)) => error.hint(format!("did you mean {near}?")),
         None => error,
     };
-    error.hint("`casemate images` lists what is there").hint(format!(
-        "`casemate import {reference} SOURCE` adds it from an OCI layout, a docker archive or a \
-         root file system"
-    ))
+    error
+        .hint("`casemate images` lists what is there")
+        .hint(format!("`casemate pull {reference}` brings it from its registry"))
+        .hint(format!(
+            "`casemate import {reference} SOURCE` adds it from an OCI layout, a docker archive or \
+             a root file system"
+        ))
 }
 
 /// How many letters must be added, removed or replaced to make one of the other (Levenshtein).
@@ -201,7 +204,7 @@ mod tests {
     fn a_near_name_is_offered() {
         assert_eq!(hints("debain", &["alpine:latest", "debian:latest"])[0], "did you mean debian?");
         assert_eq!(hints("debian:13", &["debian:12"])[0], "did you mean debian:12?");
-        assert_eq!(hints("fedora", &["debian:latest"]).len(), 2);
+        assert_eq!(hints("fedora", &["debian:latest"]).len(), 3);
     }
 
     #[test]

@@ -306,7 +306,8 @@ fn open_private(home: &Path) -> Result<Option<OwnedFd>> {
 fn with_space_hint(error: Error, errno: Errno) -> Error {
     match errno {
         Errno::ENOSPC | Errno::EDQUOT => error.hint(
-            "make room, or set XDG_DATA_HOME to a directory on another file system for the store",
+            "make room (`casemate prune` removes what no image needs), or set XDG_DATA_HOME to a \
+             directory on another file system for the store",
         ),
         Errno::EROFS | Errno::EACCES | Errno::EPERM => error.hint(
             "the store cannot be changed; what is in it can be run and listed, and XDG_DATA_HOME \

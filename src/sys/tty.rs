@@ -9,6 +9,13 @@ use super::{check, check_fd};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct WindowSize(libc::winsize);
 
+impl WindowSize {
+    /// How many columns there are; 0 where the terminal does not know.
+    pub fn columns(self) -> u16 {
+        self.0.ws_col
+    }
+}
+
 /// `TIOCGWINSZ`.
 pub fn window_size(fd: impl AsFd) -> io::Result<WindowSize> {
     // SAFETY: winsize is a plain structure for which all zeroes is a valid value.

@@ -9,7 +9,7 @@ use super::watch::Watch;
 use crate::error::{Error, Result};
 use crate::image::{self, Config, Digest, LayerDescriptor, Manifest, Platform, Reference};
 use crate::registry::{Access, Document, Registries, Remote};
-use crate::store::{Brought, Expected, Imported, Intake, Origin, Store, Wanted};
+use crate::store::{Brought, Expected, Held, Image, Imported, Intake, Origin, Store, Wanted};
 
 /// How many layers come at the same time.
 const PARALLEL: usize = 3;
@@ -63,9 +63,11 @@ pub fn pull(
     for candidate in registries.candidates(wanted)? {
         let remote = registries.open(&candidate, Access::Pull)?;
         let one = Pull { store, remote, reference: &candidate, platforms, watch };
-        match one.look()? {
-            Ok(None) => return one.current(),
-            Ok(Some(document)) => {
+        match one.look() {
+            Ok(Look::Current(image)) => {
+                return Ok(Pulled::Current { name: image.name, digest: image.digest });
+            }
+            Ok(Look::Other(document)) => {
                 let Some(intake) = intake.take() else { break };
                 return one.take(intake, document);
             }
@@ -77,6 +79,14 @@ pub fn pull(
     Err(failed.iter().rev().fold(last, |error, earlier| error.hint(format!("before: {earlier}"))))
 }
 
+/// What the registry has.
+enum Look {
+    /// What the store has.
+    Current(Box<Image>),
+    /// Something else.
+    Other(Document),
+}
+
 struct Pull<'a> {
     store: &'a Store,
     remote: Remote,
@@ -86,34 +96,28 @@ struct Pull<'a> {
 }
 
 impl Pull<'_> {
-    /// What the registry has, or `None` where the store has the same. The inner error is that of
-    /// the registry, after which another candidate may be tried.
-    fn look(&self) -> Result<Result<Option<Document>>> {
-        let known = self.known();
-        if let Some((_, origin)) = &known
-            && origin.platform.as_deref() == Some(&self.platforms.platform().to_string())
-        {
-            if self.reference.digest().is_some() {
-                return Ok(Ok(None));
-            }
-            match self.remote.head(self.reference) {
-                Ok(Some(digest)) if origin.digest == Some(digest) => return Ok(Ok(None)),
-                Ok(_) => (),
-                Err(error) => return Ok(Err(error)),
+    /// Asks the registry, by one small request where the store may have the same. After an error
+    /// another candidate may be tried.
+    fn look(&self) -> Result<Look> {
+        if let Some((image, _held)) = self.known() {
+            // What is under a digest is the same for ever.
+            let is_current = self.reference.digest().is_some()
+                || self
+                    .remote
+                    .head(self.reference)?
+                    .is_some_and(|digest| image.origin.digest == Some(digest));
+            if is_current {
+                return Ok(Look::Current(Box::new(image)));
             }
         }
-        Ok(self.remote.manifest(self.reference).map(Some))
+        self.remote.manifest(self.reference).map(Look::Other)
     }
 
-    /// The image of the very name that is in the store, if it is whole.
-    fn known(&self) -> Option<(Digest, Origin)> {
-        let image = self.store.lookup(&Wanted::of(self.reference)).ok()?;
-        Some((image.digest, image.origin))
-    }
-
-    fn current(&self) -> Result<Pulled> {
-        let image = self.store.lookup(&Wanted::of(self.reference))?;
-        Ok(Pulled::Current { name: image.name, digest: image.digest })
+    /// The image of the very name and platform that is in the store, if all its layers are there.
+    fn known(&self) -> Option<(Image, Vec<Held>)> {
+        let (image, held) = self.store.hold(&Wanted::of(self.reference)).ok()?;
+        let platform = self.platforms.platform().to_string();
+        (image.origin.platform == Some(platform)).then_some((image, held))
     }
 
     fn take(&self, intake: Intake<'_>, document: Document) -> Result<Pulled> {

@@ -40,8 +40,13 @@ mod ioctl {
 impl Pty {
     /// Starts the command as the leader of a session whose terminal is a new one of 24 by 80.
     pub fn start(run: Run) -> Self {
+        Pty::sized(run, 24, 80)
+    }
+
+    /// As `start`, with a terminal of that size.
+    pub fn sized(run: Run, rows: u16, columns: u16) -> Self {
         let shared = Shared::take();
-        let size = Winsize { ws_row: 24, ws_col: 80, ws_xpixel: 0, ws_ypixel: 0 };
+        let size = Winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
         let OpenptyResult { master, slave } = openpty(&size, None).unwrap();
         if is_root() {
             let (uid, gid) = (Uid::from_raw(user().uid), Gid::from_raw(user().gid));
@@ -101,6 +106,18 @@ impl Pty {
 
     /// Waits for the end of the command.
     pub fn wait(mut self) -> ExitStatus {
+        self.wait_here()
+    }
+
+    /// Waits for the end of the command; how it ended, and all that was written to the screen.
+    pub fn end(mut self) -> (ExitStatus, String) {
+        let status = self.wait_here();
+        // What was written is read by another thread.
+        std::thread::sleep(Duration::from_millis(100));
+        (status, self.screen())
+    }
+
+    fn wait_here(&mut self) -> ExitStatus {
         let deadline = Instant::now() + PATIENCE;
         match wait_until(&mut self.child, deadline) {
             Some(status) => status,

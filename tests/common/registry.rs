@@ -90,28 +90,68 @@ impl Registry {
             ));
         }
         fs::write(at("config.yml"), config).unwrap();
-        let log = fs::File::create(at("log")).unwrap();
-        let child = Command::new("docker-registry")
-            .arg("serve")
-            .arg(at("config.yml"))
-            .stdin(Stdio::null())
-            .stdout(log.try_clone().unwrap())
-            .stderr(log)
-            .spawn()
-            .expect("docker-registry is installed (Debian package docker-registry)");
+        let child = serve(directory.path());
         let mut registry = Registry { child, directory, port, demands };
+        registry.listens().then_some(registry)
+    }
+
+    /// Waits until it does; false if it ended instead.
+    fn listens(&mut self) -> bool {
         let deadline = Instant::now() + Duration::from_secs(20);
         while Instant::now() < deadline {
-            if let Some(status) = registry.child.try_wait().unwrap() {
-                eprintln!("docker-registry: {status}: {}", registry.log());
-                return None;
+            if let Some(status) = self.child.try_wait().unwrap() {
+                eprintln!("docker-registry: {status}: {}", self.log());
+                return false;
             }
-            if TcpStream::connect(("127.0.0.1", port)).is_ok() {
-                return Some(registry);
+            if TcpStream::connect(("127.0.0.1", self.port)).is_ok() {
+                return true;
             }
             std::thread::sleep(Duration::from_millis(10));
         }
-        panic!("docker-registry does not listen: {}", registry.log());
+        panic!("docker-registry does not listen: {}", self.log());
+    }
+
+    /// Kills it; what it has stays.
+    pub fn stop(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    /// Starts it again at the same address.
+    pub fn start_again(&mut self) {
+        self.child = serve(self.directory.path());
+        assert!(self.listens(), "somebody else took the port");
+    }
+
+    /// Where it keeps a blob, in a file of just its bytes, which it does not verify.
+    pub fn blob_path(&self, hex: &str) -> PathBuf {
+        let blobs = self.directory.path().join("data/docker/registry/v2/blobs/sha256");
+        blobs.join(&hex[..2]).join(hex).join("data")
+    }
+
+    /// Puts a blob into a repository, as it is.
+    pub fn put_blob(&self, repository: &str, hex: &str, content: &[u8]) {
+        let path = self.blob_path(hex);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, content).unwrap();
+        self.link(repository, &format!("_layers/sha256/{hex}"), hex);
+    }
+
+    /// Puts a manifest into a repository, whatever it says; with a tag if there is one.
+    pub fn put_manifest(&self, repository: &str, tag: Option<&str>, hex: &str, content: &[u8]) {
+        self.put_blob(repository, hex, content);
+        self.link(repository, &format!("_manifests/revisions/sha256/{hex}"), hex);
+        if let Some(tag) = tag {
+            self.link(repository, &format!("_manifests/tags/{tag}/current"), hex);
+            self.link(repository, &format!("_manifests/tags/{tag}/index/sha256/{hex}"), hex);
+        }
+    }
+
+    fn link(&self, repository: &str, place: &str, hex: &str) {
+        let repositories = self.directory.path().join("data/docker/registry/v2/repositories");
+        let directory = repositories.join(repository).join(place);
+        fs::create_dir_all(&directory).unwrap();
+        fs::write(directory.join("link"), format!("sha256:{hex}")).unwrap();
     }
 
     /// `HOST:PORT`
@@ -179,6 +219,19 @@ impl Drop for Registry {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// Starts the registry whose settings are in this directory.
+fn serve(directory: &Path) -> Child {
+    let log = fs::OpenOptions::new().create(true).append(true).open(directory.join("log")).unwrap();
+    Command::new("docker-registry")
+        .arg("serve")
+        .arg(directory.join("config.yml"))
+        .stdin(Stdio::null())
+        .stdout(log.try_clone().unwrap())
+        .stderr(log)
+        .spawn()
+        .expect("docker-registry is installed (Debian package docker-registry)")
 }
 
 /// An authority, a certificate for 127.0.0.1 and localhost, and one for a client.
