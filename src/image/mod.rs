@@ -9,10 +9,11 @@ mod manifest;
 mod members;
 mod platform;
 mod reference;
+mod repack;
 mod source;
 pub mod tar;
 
-pub use compression::{Compression, Inflate, peek};
+pub use compression::{Compression, Encoder, Inflate, peek};
 pub use config::Config;
 pub use digest::{Digest, Hashing};
 pub use index::{Candidate, ReadDocument, choose};
@@ -23,4 +24,5 @@ pub use manifest::{
 pub use members::Section;
 pub use platform::Platform;
 pub use reference::Reference;
+pub use repack::{Family, Packed, repack};
 pub use source::{Bundle, Layer, Source};

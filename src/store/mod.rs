@@ -6,6 +6,7 @@
 //!   store/layers/sha256-<hex>/fs/   an unpacked layer, by the digest of its uncompressed tar
 //!   store/layers/sha256-<hex>/skeleton  what its tar stream has beside the files' contents
 //!   store/layers/sha256-<hex>/info  its size and where it came from
+//!   store/layers/sha256-<hex>/packed.json  what it was packed to when it was sent
 //!   store/oci/                      an OCI image layout without the layers' blobs
 //!   store/staging/<random>/         an import under way, locked by its process
 //!   store/lock                      held while oci/index.json is rewritten
@@ -24,12 +25,15 @@ mod intake;
 mod layer;
 mod lookup;
 mod measure;
+mod outgoing;
 mod pipeline;
 mod rebuild;
 mod remove;
 mod scratch;
 mod skeleton;
+mod spool;
 mod staging;
+mod stream;
 mod unpack;
 mod usage;
 mod view;
@@ -55,7 +59,10 @@ pub use index::Origin;
 pub use inspect::{Details, LayerDetails};
 pub use intake::{Brought, Expected, Intake};
 pub use lookup::{Wanted, missing};
+pub use outgoing::{Outgoing, OutgoingLayer};
 pub use scratch::Scratch;
+pub use spool::Spool;
+pub use stream::LayerStream;
 pub use usage::{ImageUsage, Usage};
 
 /// An open store.
