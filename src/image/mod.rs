@@ -5,6 +5,7 @@ mod compression;
 mod config;
 mod digest;
 mod index;
+mod location;
 mod manifest;
 mod members;
 mod platform;
@@ -17,6 +18,7 @@ pub use compression::{Compression, Encoder, Inflate, peek};
 pub use config::Config;
 pub use digest::{Digest, Hashing};
 pub use index::{Candidate, ReadDocument, choose};
+pub use location::{Form, Location, Transport};
 pub use manifest::{
     LayerDescriptor, MANIFEST_MEDIA_TYPE, Manifest, compose_config, compose_manifest, is_index,
     is_manifest, timestamp,
@@ -25,4 +27,4 @@ pub use members::Section;
 pub use platform::Platform;
 pub use reference::Reference;
 pub use repack::{Family, Packed, repack};
-pub use source::{Bundle, Layer, Source};
+pub use source::{Bundle, Choice, Layer, Source, is_tree};
