@@ -8,8 +8,13 @@ use std::path::PathBuf;
 /// What stands for the source of an import.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Location {
-    /// `-`: standard input.
-    Stdin,
+    /// `-`, also as the path of an archive: standard input.
+    Stdin {
+        /// What it must be.
+        form: Form,
+        /// The name of the image that is meant.
+        tag: Option<String>,
+    },
     /// A file or directory of this form, and which of the images in it.
     File {
         /// What it must be.
@@ -86,7 +91,7 @@ impl Location {
     /// first colon.
     pub fn parse(text: &OsStr) -> Result<Self, String> {
         if text == "-" {
-            return Ok(Location::Stdin);
+            return Ok(Location::Stdin { form: Form::Any, tag: None });
         }
         let bytes = text.as_bytes();
         if bytes.is_empty() {
@@ -130,6 +135,9 @@ impl Location {
                 Err(_) => return Err("the name of the image is not UTF-8".to_owned()),
             },
         };
+        if path == b"-" && matches!(form, Form::OciArchive | Form::DockerArchive) {
+            return Ok(Location::Stdin { form, tag });
+        }
         Ok(Location::File { form, path: PathBuf::from(OsStr::from_bytes(path)), tag })
     }
 }
@@ -138,7 +146,7 @@ impl Location {
 impl fmt::Display for Location {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Location::Stdin => f.write_str("standard input"),
+            Location::Stdin { .. } => f.write_str("standard input"),
             Location::File { form: Form::Any, path, .. } => path.display().fmt(f),
             Location::File { form, path, tag } => {
                 write!(f, "{}:{}", form.word(), path.display())?;
@@ -167,7 +175,8 @@ mod tests {
             tag: tag.map(str::to_owned),
         };
         for (text, expected) in [
-            ("-", Location::Stdin),
+            ("-", Location::Stdin { form: Form::Any, tag: None }),
+            ("oci-archive:-:a", Location::Stdin { form: Form::OciArchive, tag: Some("a".into()) }),
             ("./-", file(Form::Any, "./-", None)),
             ("a.tar", file(Form::Any, "a.tar", None)),
             ("./oci:x", file(Form::Any, "./oci:x", None)),

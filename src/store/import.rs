@@ -15,7 +15,7 @@ use super::layer::Info;
 use super::{Store, directory};
 use crate::error::{During, Error, Result};
 use crate::image::{
-    Bundle, Choice, Config, Digest, Form, LayerDescriptor, Location, MANIFEST_MEDIA_TYPE, Platform,
+    Bundle, Choice, Config, Digest, LayerDescriptor, Location, MANIFEST_MEDIA_TYPE, Platform,
     Reference, Section, Source, compose_config, compose_manifest, timestamp,
 };
 
@@ -60,14 +60,16 @@ pub fn import_from(store: &Store, import: &Import<'_>) -> Result<Imported> {
             let choice = choice(*form, tag.as_deref());
             Source::open(path, &choice, intake.workshop(), || intake.staging().scratch())?
         }
-        Location::Stdin => match input::open(&intake, &choice(Form::Any, None))? {
-            Input::Source(source) => source,
-            Input::Tree(stream) => {
-                let within = |error: Error| error.within("import standard input");
-                let name = named(import.name, None).map_err(within)?;
-                return streamed(intake, &name, stream).map_err(within);
+        Location::Stdin { form, tag } => {
+            match input::open(&intake, &choice(*form, tag.as_deref()))? {
+                Input::Source(source) => source,
+                Input::Tree(stream) => {
+                    let within = |error: Error| error.within("import standard input");
+                    let name = named(import.name, None).map_err(within)?;
+                    return streamed(intake, &name, stream).map_err(within);
+                }
             }
-        },
+        }
         storage @ Location::Storage { .. } => {
             return Err(Error::new(format!("import {storage}: is in no file")));
         }

@@ -8,7 +8,7 @@ use std::os::fd::AsFd;
 use super::intake::Intake;
 use super::with_space_hint;
 use crate::error::{During, Errno, Error, Result};
-use crate::image::{Choice, Section, Source, is_tree};
+use crate::image::{Choice, Form, Section, Source, is_tree};
 use crate::sys::fs::identity;
 
 /// How much is looked at to tell an image archive from a root file system.
@@ -41,7 +41,8 @@ pub(super) fn open(intake: &Intake<'_>, choice: &Choice<'_>) -> Result<Input> {
     let mut file = scratch()?;
     take(&mut input, &mut file, HEAD)?;
     let head = file.try_clone().during("duplicate", "a descriptor")?;
-    if choice.platform.is_none() && is_tree(head, intake.workshop()).map_err(within)? {
+    let may_stream = choice.form == Form::Any && choice.platform.is_none();
+    if may_stream && is_tree(head, intake.workshop()).map_err(within)? {
         let head = Section::whole(file).during("stat", "the archive")?;
         return Ok(Input::Tree(Box::new(head.chain(input))));
     }

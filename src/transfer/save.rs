@@ -13,6 +13,8 @@ use crate::store::{Outgoing, OutgoingLayer, Spool, Store};
 const REF_NAME: &str = "org.opencontainers.image.ref.name";
 const CONTAINERD_NAME: &str = "io.containerd.image.name";
 
+const BLOCK: u64 = 512;
+
 /// What was saved.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Saved {
@@ -33,12 +35,8 @@ pub fn save(
     to: &mut dyn Write,
 ) -> Result<Saved> {
     let to = Counted { inner: BufWriter::with_capacity(256 << 10, to), count: 0 };
-    let mut archive = Archive {
-        tar: tar::Builder::new(to),
-        spool: store.spool(),
-        blobs: BTreeSet::new(),
-        packed: BTreeMap::new(),
-    };
+    let mut archive =
+        Archive { to, spool: store.spool(), blobs: BTreeSet::new(), packed: BTreeMap::new() };
     archive.file("oci-layout", br#"{"imageLayoutVersion":"1.0.0"}"#)?;
     archive.directory("blobs/")?;
     archive.directory("blobs/sha256/")?;
@@ -67,13 +65,14 @@ pub fn save(
     let docker: Vec<_> = saved.into_iter().map(|(_, entry)| entry).collect();
     archive.file("manifest.json", Value::from(docker).to_string().as_bytes())?;
     let layers = archive.packed.len();
-    let mut to = archive.tar.into_inner().map_err(|error| failed(&error))?;
-    to.flush().map_err(|error| failed(&error))?;
-    Ok(Saved { images, layers, size: to.count })
+    let size = archive.finish().map_err(|error| failed(&error))?;
+    Ok(Saved { images, layers, size })
 }
 
-struct Archive<'a, W: Write> {
-    tar: tar::Builder<W>,
+/// The archive. It has no end marker before it is finished, so that nobody takes what was cut short
+/// for whole; the tar crate's builder writes one wherever it is dropped.
+struct Archive<'a, W> {
+    to: Counted<W>,
     spool: Spool<'a>,
     /// What the archive has already.
     blobs: BTreeSet<Digest>,
@@ -154,8 +153,7 @@ impl<W: Write> Archive<'_, W> {
         if !self.blobs.insert(packed.digest) {
             return Ok(());
         }
-        let mut content = Sized { inner: content, left: packed.size };
-        self.member(&blob_name(&packed.digest), tar::EntryType::Regular, packed.size, &mut content)
+        self.member(&blob_name(&packed.digest), tar::EntryType::Regular, packed.size, content)
     }
 
     fn document(&mut self, digest: Digest, content: &[u8]) -> Result<()> {
@@ -188,7 +186,50 @@ impl<W: Write> Archive<'_, W> {
         header.set_gid(0);
         header.set_mtime(0);
         header.set_size(size);
-        self.tar.append_data(&mut header, name, content).map_err(|error| failed(&error))
+        header.set_path(name).map_err(|error| failed(&error))?;
+        header.set_cksum();
+        self.append(&header, size, content).map_err(|error| failed(&error))
+    }
+
+    fn append(
+        &mut self,
+        header: &tar::Header,
+        size: u64,
+        mut content: impl Read,
+    ) -> io::Result<()> {
+        self.to.write_all(header.as_bytes())?;
+        let mut buffer = vec![0; 128 << 10];
+        let mut written = 0;
+        loop {
+            let read = match content.read(&mut buffer) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                read => read?,
+            };
+            if read == 0 {
+                break;
+            }
+            written += read as u64;
+            // Whatever is too much would be taken for the next header.
+            if written > size {
+                break;
+            }
+            self.to.write_all(&buffer[..read])?;
+        }
+        if written != size {
+            return Err(io::Error::other(
+                Error::new("a layer has not the size that is recorded for it")
+                    .hint("`casemate store check` says which"),
+            ));
+        }
+        let padding = usize::try_from(size.next_multiple_of(BLOCK) - size).unwrap_or_default();
+        self.to.write_all(&[0; BLOCK as usize][..padding])
+    }
+
+    /// Writes the end marker; the length of it all.
+    fn finish(mut self) -> io::Result<u64> {
+        self.to.write_all(&[0; 2 * BLOCK as usize])?;
+        self.to.flush()?;
+        Ok(self.to.count)
     }
 }
 
@@ -205,45 +246,26 @@ fn blob_name(digest: &Digest) -> String {
 fn annotations(reference: &Reference) -> Map<String, Value> {
     let mut names = Map::new();
     if reference.digest().is_none() {
-        let (host, path) = reference.registry();
-        let full = format!("{host}/{path}:{}", reference.tag());
         names.insert(REF_NAME.to_owned(), reference.full().into());
-        names.insert(CONTAINERD_NAME.to_owned(), full.into());
+        names.insert(CONTAINERD_NAME.to_owned(), in_full(reference).into());
     }
     names
 }
 
 fn tags(reference: &Reference) -> Vec<String> {
-    reference.digest().is_none().then(|| reference.full()).into_iter().collect()
+    reference.digest().is_none().then(|| in_full(reference)).into_iter().collect()
+}
+
+/// With the registry: podman would take a short name for one of its own making.
+fn in_full(reference: &Reference) -> String {
+    let (host, path) = reference.registry();
+    format!("{host}/{path}:{}", reference.tag())
 }
 
 fn append_tags(entry: &mut Value, other: &Value) {
     let more = other["RepoTags"].as_array().cloned().unwrap_or_default();
     if let Some(tags) = entry["RepoTags"].as_array_mut() {
         tags.extend(more);
-    }
-}
-
-/// Content that has just as many bytes as its header says, or fails: tar has no other way to tell
-/// where the next member is.
-struct Sized<R> {
-    inner: R,
-    left: u64,
-}
-
-impl<R: Read> Read for Sized<R> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let read = self.inner.read(buffer)?;
-        match self.left.checked_sub(read as u64) {
-            Some(left) if read > 0 || left == 0 || buffer.is_empty() => {
-                self.left = left;
-                Ok(read)
-            }
-            _ => Err(io::Error::other(
-                Error::new("a layer has not the size that is recorded for it")
-                    .hint("`casemate store check` says which"),
-            )),
-        }
     }
 }
 
