@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use nix::errno::Errno;
+
 use crate::cli::ImportArgs;
 use crate::error::Result;
 use crate::image::Reference;
@@ -13,7 +15,15 @@ use crate::ui;
 pub(super) fn import(args: &ImportArgs, data_home: &Path) -> Result<()> {
     let name = args.name.as_deref().map(Reference::parse).transpose()?;
     let store = Store::open(data_home)?;
-    let imported = transfer::import(&store, name.as_ref(), &args.source, args.platform.as_ref())?;
+    let imported = transfer::import(&store, name.as_ref(), &args.source, args.platform.as_ref())
+        .map_err(|error| match args.name {
+            // One word may be the name of an image that somebody expects to be fetched.
+            None if error.errno() == Some(Errno::ENOENT) => error.hint(format!(
+                "one word is the source; `casemate pull {}` would ask a registry for it",
+                args.source
+            )),
+            _ => error,
+        })?;
     if !args.quiet {
         ui::note(&format!("imported {}: {}", args.source, summary(&imported)));
     }

@@ -25,6 +25,9 @@ fn standard_input_may_be_each_kind_of_archive() {
             other.bash(&script.replace("{}", &archive)).output().succeeds();
             assert_eq!(other.diff_ids("a"), ids, "{script} {archive}");
         }
+        if kind == Image::RootfsZst {
+            continue;
+        }
         let plain = "case {} in *.gz) zcat {};; *.zst) zstdcat {};; *) cat {};; esac";
         for packer in ["cat", "gzip -1", "zstd -q"] {
             let other = Home::new();

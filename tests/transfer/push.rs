@@ -30,7 +30,9 @@ fn what_is_pushed_comes_back_and_is_not_sent_again() {
     for (name, source) in sources(&home) {
         home.done(&["import", name, &source]);
         let ids = home.diff_ids(name);
-        for packing in ["", "none", "gzip", "zstd"] {
+        let packings: &[&str] =
+            if name == "docker" { &["", "none", "gzip", "zstd"] } else { &["", "none"] };
+        for packing in packings {
             let target = format!("{}/{name}/{packing}x:1", registry.host());
             let option = format!("--compression={packing}");
             let mut words = vec!["push", INSECURE, "--digestfile", "digest"];
@@ -42,7 +44,11 @@ fn what_is_pushed_comes_back_and_is_not_sent_again() {
             assert_eq!(home.work.read("digest"), digest);
             // An image that was not packed keeps its digest.
             let same = digest == home.digest(name);
-            assert_eq!(same, name == "plain" && matches!(packing, "" | "none"), "{name} {packing}");
+            assert_eq!(
+                same,
+                name == "plain" && matches!(*packing, "" | "none"),
+                "{name} {packing}"
+            );
             let before = registry.requests().len();
             assert_eq!(home.done(&words).text(), digest);
             let again = registry.requests()[before..].to_vec();
@@ -51,7 +57,7 @@ fn what_is_pushed_comes_back_and_is_not_sent_again() {
             other.done(&["pull", "-q", INSECURE, &target]);
             assert_eq!((other.digest(&target), other.diff_ids(&target)), (digest, ids.clone()));
             let manifest = raw_manifest(&home, &target);
-            let docker = name == "docker" && matches!(packing, "" | "gzip");
+            let docker = name == "docker" && matches!(*packing, "" | "gzip");
             let config = if docker { "docker.container.image.v1" } else { "oci.image.config.v1" };
             let kind = manifest["config"]["mediaType"].as_str().unwrap();
             assert!(kind.contains(config), "{manifest}");
