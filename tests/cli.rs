@@ -28,7 +28,7 @@ fn what_is_wrong_with_the_words_is_125_and_one_message() {
         (&["run", "--timeout", "soon", "ls"], "not a time span"),
         (&["run", "--ulimit", "nofile", "ls"], "NAME=SOFT[:HARD]"),
         (&["run", "--network", "bridge", "ls"], "expected one of none, host"),
-        (&["import", "debian"], "<SOURCE>"),
+        (&["import"], "<SOURCE>"),
     ] {
         let output = casemate(words.iter().copied()).output().fails(125);
         assert_eq!(output.out(), "", "{words:?}");

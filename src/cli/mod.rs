@@ -16,7 +16,7 @@ pub use store::{
     CheckArgs, CompleteArgs, CompletionArgs, ImagesArgs, InspectArgs, PruneArgs, RmiArgs, Shell,
     StoreArgs, StoreCommand, TagArgs, UsageArgs,
 };
-pub use transfer::PullArgs;
+pub use transfer::{ImportArgs, Packing, PullArgs, PushArgs, SaveArgs};
 pub use values::{ByteCount, EnvArg, UlimitArg, Volume};
 
 use crate::profile::{
@@ -42,10 +42,14 @@ pub enum Command {
     Run(RunArgs),
     /// Print what `run` with the same arguments would do.
     Explain(ExplainArgs),
-    /// Bring an image from a file or directory into the store.
+    /// Bring an image from a file, a directory or another tool's store into this one.
     Import(ImportArgs),
     /// Bring an image from a registry into the store.
     Pull(PullArgs),
+    /// Send an image to a registry.
+    Push(PushArgs),
+    /// Write images into an archive, for casemate, podman, docker and others.
+    Save(SaveArgs),
     /// List the images in the store.
     Images(ImagesArgs),
     /// Tell a registry who you are, and keep it for the commands that speak to it.
@@ -176,23 +180,6 @@ pub struct ExplainArgs {
     /// What would run.
     #[command(flatten)]
     pub run: RunArgs,
-}
-
-/// `casemate import`
-#[derive(Debug, Args)]
-pub struct ImportArgs {
-    /// The name that the image gets, with an optional :TAG.
-    #[arg(value_name = "NAME")]
-    pub name: String,
-
-    /// An OCI image layout (directory or tar), a `docker save` archive, or a root file system
-    /// (directory, or tar, plain or compressed with gzip or zstd).
-    #[arg(value_name = "SOURCE")]
-    pub source: PathBuf,
-
-    /// Print no summary.
-    #[arg(short, long)]
-    pub quiet: bool,
 }
 
 /// `casemate doctor`

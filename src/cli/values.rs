@@ -7,6 +7,7 @@ use std::str::FromStr;
 
 use clap::builder::{TypedValueParser, ValueParserFactory};
 
+use crate::image::Location;
 use crate::profile::{EnvName, EnvValue, Pattern, ResourceLimit, ResourceName, Size};
 
 /// `--volume SRC[:DST[:OPTIONS]]`, with paths of any bytes.
@@ -153,6 +154,13 @@ impl ValueParserFactory for Volume {
     type Parser = BytesParser<Volume>;
     fn value_parser() -> Self::Parser {
         BytesParser(Volume::parse)
+    }
+}
+
+impl ValueParserFactory for Location {
+    type Parser = BytesParser<Location>;
+    fn value_parser() -> Self::Parser {
+        BytesParser(Location::parse)
     }
 }
 

@@ -235,7 +235,8 @@ fn values(command: &Command, argument: &Arg, images: &dyn Fn() -> Vec<String>) -
         (_, "network") => Answer::words(["none", "host"]),
         (_, "scratch") => Answer::words(["auto", "memory", "disk"]),
         (_, "may_degrade") => Answer::words(["landlock", "abstract-sockets", "keyring"]),
-        (_, "source" | "env_file" | "output" | "volumes") => more(More::Files),
+        (_, "source" | "env_file" | "output" | "volumes" | "authfile" | "digestfile")
+        | ("import", "name") => more(More::Files),
         (_, "command") => more(More::Commands),
         _ => Answer::nothing(),
     }
@@ -282,6 +283,8 @@ mod tests {
             &["inspect", "--", ""],
             &["store", "check", "--repair", ""],
             &["tag", ""],
+            &["push", ""],
+            &["save", "-o", "x.tar", "debian", ""],
             &["images", "--json", "deb"],
         ] {
             assert_eq!(offered(words), all, "{words:?}");
@@ -297,6 +300,9 @@ mod tests {
         assert_eq!(ask(&["run", "--", ""]).more, More::Commands);
         assert_eq!(ask(&["run", "ls", "--im"]), Answer { more: More::Files, words: Vec::new() });
         assert_eq!(ask(&["run", "-v", ""]).more, More::Files);
+        // A source may be the first word of an import, or the second.
+        assert_eq!(ask(&["import", ""]).more, More::Files);
+        assert_eq!(ask(&["import", "a", ""]).more, More::Files);
     }
 
     #[test]

@@ -2,18 +2,30 @@
 
 use std::path::Path;
 
+use nix::errno::Errno;
+
+use crate::cli::ImportArgs;
 use crate::error::Result;
 use crate::image::Reference;
-use crate::store::{self, Imported, Store};
+use crate::store::{Imported, Store};
+use crate::transfer;
 use crate::ui;
 
-/// Imports `source` as `name`. Standard output gets the name alone, for scripts.
-pub(super) fn import(name: &str, source: &Path, data_home: &Path, quiet: bool) -> Result<()> {
-    let reference = Reference::parse(name)?;
+/// Imports one source. Standard output gets the name alone, for scripts.
+pub(super) fn import(args: &ImportArgs, data_home: &Path) -> Result<()> {
+    let name = args.name.as_deref().map(Reference::parse).transpose()?;
     let store = Store::open(data_home)?;
-    let imported = store::import(&store, &reference, source)?;
-    if !quiet {
-        ui::note(&format!("imported {}: {}", source.display(), summary(&imported)));
+    let imported = transfer::import(&store, name.as_ref(), &args.source, args.platform.as_ref())
+        .map_err(|error| match args.name {
+            // One word may be the name of an image that somebody expects to be fetched.
+            None if error.errno() == Some(Errno::ENOENT) => error.hint(format!(
+                "one word is the source; `casemate pull {}` would ask a registry for it",
+                args.source
+            )),
+            _ => error,
+        })?;
+    if !args.quiet {
+        ui::note(&format!("imported {}: {}", args.source, summary(&imported)));
     }
     ui::output(&format!("{}\n", imported.name))
 }

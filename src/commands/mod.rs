@@ -11,9 +11,11 @@ mod login;
 mod plan;
 mod prune;
 mod pull;
+mod push;
 mod registries;
 mod rmi;
 mod run;
+mod save;
 mod store;
 mod tag;
 
@@ -34,12 +36,12 @@ pub fn dispatch(command: &Command) -> Result<i32> {
     match command {
         Command::Run(args) => run::run(args, &directories),
         Command::Explain(args) => explain::explain(args, &directories).map(|()| 0),
-        Command::Import(args) => {
-            import::import(&args.name, &args.source, directories.store()?, args.quiet).map(|()| 0)
-        }
+        Command::Import(args) => import::import(args, directories.store()?).map(|()| 0),
         Command::Login(args) => login::login(args, &directories).map(|()| 0),
         Command::Logout(args) => login::logout(args, &directories).map(|()| 0),
         Command::Pull(args) => pull::pull(args, &directories),
+        Command::Push(args) => push::push(args, &directories).map(|()| 0),
+        Command::Save(args) => save::save(args, &directories).map(|()| 0),
         Command::Images(args) => images::images(args, directories.store()?).map(|()| 0),
         Command::Inspect(args) => inspect::inspect(args, &directories),
         Command::Tag(args) => tag::tag(args, &directories).map(|()| 0),

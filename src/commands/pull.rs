@@ -48,8 +48,7 @@ fn pull_one(
     let registries = Registries::load(registries::options(args, directories, quiet))?;
     let store = Store::open(directories.store()?)?;
     let platforms = platform.map_or(Platforms::Host, |platform| Platforms::Of(platform.clone()));
-    let show = if quiet { Show::Nothing } else { Show::Progress };
-    let watched = Watched { what: reference.to_string(), progress: Progress::new("pulling", show) };
+    let watched = Watched::new("pulling", reference.to_string(), quiet);
     let pulled = transfer::pull(&store, &registries, reference, &platforms, &watched)?;
     drop(watched);
     let (name, said) = match pulled {
@@ -66,9 +65,17 @@ fn pull_one(
 }
 
 /// A transfer as it is shown.
-struct Watched {
+pub(super) struct Watched {
     what: String,
     progress: Progress,
+}
+
+impl Watched {
+    /// `verb` is what is done to `what` (`pulling`).
+    pub(super) fn new(verb: &'static str, what: String, quiet: bool) -> Self {
+        let show = if quiet { Show::Nothing } else { Show::Progress };
+        Watched { what, progress: Progress::new(verb, show) }
+    }
 }
 
 impl Watch for Watched {

@@ -1,7 +1,7 @@
 //! Content digests.
 
 use std::fmt;
-use std::io::{self, Read};
+use std::io::{self, Read, Write};
 
 use sha2::{Digest as _, Sha256};
 
@@ -93,9 +93,9 @@ pub struct Hashing<R> {
     count: u64,
 }
 
-impl<R: Read> Hashing<R> {
-    /// Starts at the reader's present position.
-    pub fn new(inner: R) -> Self {
+impl<T> Hashing<T> {
+    /// Starts at the present position of a reader or writer.
+    pub fn new(inner: T) -> Self {
         Hashing { inner, hasher: Sha256::new(), count: 0 }
     }
 
@@ -103,7 +103,9 @@ impl<R: Read> Hashing<R> {
     pub fn count(&self) -> u64 {
         self.count
     }
+}
 
+impl<R: Read> Hashing<R> {
     /// Reads to the end without keeping anything.
     pub fn drain(&mut self) -> io::Result<()> {
         let mut buffer = vec![0; 128 * 1024];
@@ -123,6 +125,26 @@ impl<R: Read> Read for Hashing<R> {
         self.hasher.update(&buffer[..read]);
         self.count += read as u64;
         Ok(read)
+    }
+}
+
+impl<W: Write> Hashing<W> {
+    /// The writer again, with the digest and the count of all bytes that have passed.
+    pub fn finish(self) -> (W, Digest, u64) {
+        (self.inner, Digest(self.hasher.finalize().into()), self.count)
+    }
+}
+
+impl<W: Write> Write for Hashing<W> {
+    fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
+        let written = self.inner.write(buffer)?;
+        self.hasher.update(&buffer[..written]);
+        self.count += written as u64;
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.inner.flush()
     }
 }
 
@@ -152,5 +174,8 @@ mod tests {
         hashing.drain().unwrap();
         assert_eq!(hashing.count(), 3);
         assert_eq!(hashing.digest(), Digest::of(b"abc"));
+        let mut hashing = Hashing::new(Vec::new());
+        hashing.write_all(b"abc").unwrap();
+        assert_eq!(hashing.finish(), (b"abc".to_vec(), Digest::of(b"abc"), 3));
     }
 }

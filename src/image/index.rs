@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use oci_spec::image::{Descriptor, ImageIndex};
 
 use super::manifest::{self, Manifest, Target};
-use super::{Config, Digest, Platform};
+use super::{Config, Digest, Platform, Reference};
 use crate::error::{Error, Result};
 
 /// How deep an index may point to further indexes, how many of these are read, and how many manifests
@@ -13,12 +13,14 @@ use crate::error::{Error, Result};
 const MAX_NESTING: usize = 4;
 const MAX_INDEXES: usize = 100;
 const MAX_MANIFESTS: usize = 1000;
+/// How many of what there is an error lists.
+const MAX_SHOWN: usize = 30;
 
 /// An image manifest that an index points to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Candidate {
-    /// The name it goes by in an image layout; indexes in registries name nothing.
-    pub name: Option<String>,
+    /// The names it goes by in an image layout, in full first; indexes in registries name nothing.
+    pub names: Vec<String>,
     /// The digest of the manifest.
     pub digest: Digest,
     /// The size of the manifest in bytes.
@@ -27,6 +29,16 @@ pub struct Candidate {
     pub media_type: String,
     /// What it was made for, where the index or the image's config says so.
     pub platform: Option<Platform>,
+}
+
+impl Candidate {
+    /// Whether it is meant by a name, which may be written in another way.
+    fn is_called(&self, name: &str) -> bool {
+        let meant = Reference::parse(name).ok();
+        self.names
+            .iter()
+            .any(|own| own == name || (meant.is_some() && Reference::parse(own).ok() == meant))
+    }
 }
 
 /// Reads a document by digest, size and media type, and verifies it.
@@ -42,6 +54,17 @@ pub fn choose(
     wanted: &Platform,
     read: &mut ReadDocument<'_>,
 ) -> Result<Vec<Candidate>> {
+    choose_named(json, media_type, None, wanted, read)
+}
+
+/// As [`choose`], among those that go by a name if there is one.
+pub(super) fn choose_named(
+    json: &[u8],
+    media_type: Option<&str>,
+    name: Option<&str>,
+    wanted: &Platform,
+    read: &mut ReadDocument<'_>,
+) -> Result<Vec<Candidate>> {
     let index = manifest::parse_index(json, media_type)?;
     let mut found = Vec::new();
     let mut indexes = 0;
@@ -52,9 +75,18 @@ pub fn choose(
         }
         read(digest, size, media_type)
     };
-    flatten(&index, None, 0, &mut read_index, &mut found)?;
-    let mut seen = BTreeSet::new();
-    found.retain(|candidate| seen.insert(candidate.digest));
+    flatten(&index, &[], 0, &mut read_index, &mut found)?;
+    let mut found = distinct(found);
+    if let Some(name) = name {
+        let there: BTreeSet<_> = found.iter().flat_map(|found| found.names.first()).collect();
+        let there: Vec<_> = there.into_iter().take(MAX_SHOWN).map(String::as_str).collect();
+        let there = if there.is_empty() { "without names".to_owned() } else { there.join(", ") };
+        let error = Error::new(format!("no image {name:?} is in it; those in it are: {there}"));
+        found.retain(|candidate| candidate.is_called(name));
+        if found.is_empty() {
+            return Err(error);
+        }
+    }
     if found.is_empty() {
         return Err(Error::new("the index has no image manifest"));
     }
@@ -73,10 +105,25 @@ pub fn choose(
     fitting.sort_by_key(|(distance, _)| *distance);
     if fitting.is_empty() {
         let there: BTreeSet<_> = found.iter().filter_map(|found| found.platform.as_ref()).collect();
-        let there: Vec<_> = there.into_iter().take(30).map(Platform::to_string).collect();
+        let there: Vec<_> = there.into_iter().take(MAX_SHOWN).map(Platform::to_string).collect();
         return Err(Error::new(format!("no image for {wanted}, only for {}", there.join(", "))));
     }
     Ok(fitting.into_iter().map(|(_, candidate)| candidate.clone()).collect())
+}
+
+/// Each image once, with all its names.
+fn distinct(found: Vec<Candidate>) -> Vec<Candidate> {
+    let mut distinct: Vec<Candidate> = Vec::new();
+    for candidate in found {
+        match distinct.iter_mut().find(|other| other.digest == candidate.digest) {
+            Some(other) => {
+                let new = candidate.names.into_iter().filter(|name| !other.names.contains(name));
+                other.names.extend(new.collect::<Vec<_>>());
+            }
+            None => distinct.push(candidate),
+        }
+    }
+    distinct
 }
 
 /// An index that does not say what an image was made for leaves it to the image's config.
@@ -87,20 +134,20 @@ fn platform_of_config(candidate: &Candidate, read: &mut ReadDocument<'_>) -> Res
     Ok(Config::parse(&config)?.platform())
 }
 
-/// Collects the manifests of an index and the indexes in it, each with the name it goes by.
+/// Collects the manifests of an index and the indexes in it, each with the names it goes by.
 fn flatten(
     index: &ImageIndex,
-    name: Option<&str>,
+    names: &[String],
     depth: usize,
     read: &mut ReadDocument<'_>,
     found: &mut Vec<Candidate>,
 ) -> Result<()> {
     for descriptor in index.manifests() {
         let annotations = descriptor.annotations().as_ref();
-        let own = annotations.and_then(|a| {
-            a.get("io.containerd.image.name").or_else(|| a.get("org.opencontainers.image.ref.name"))
-        });
-        let name = own.map(String::as_str).or(name);
+        let named = |key: &str| annotations.and_then(|annotations| annotations.get(key)).cloned();
+        let own = ["io.containerd.image.name", "org.opencontainers.image.ref.name"];
+        let own: Vec<_> = own.into_iter().filter_map(named).collect();
+        let names = if own.is_empty() { names } else { own.as_slice() };
         let media_type = descriptor.media_type().to_string();
         match manifest::target(&media_type) {
             // What buildkit attests about an image is a manifest of its own beside it.
@@ -110,7 +157,7 @@ fn flatten(
                     return Err(Error::new(format!("more than {MAX_MANIFESTS} manifests")));
                 }
                 found.push(Candidate {
-                    name: name.map(str::to_owned),
+                    names: names.to_vec(),
                     digest: manifest::digest(descriptor)?,
                     size: descriptor.size(),
                     media_type,
@@ -120,7 +167,7 @@ fn flatten(
             Some(Target::Index) if depth < MAX_NESTING => {
                 let json = read(manifest::digest(descriptor)?, descriptor.size(), &media_type)?;
                 let inner = manifest::parse_index(&json, Some(&media_type))?;
-                flatten(&inner, name, depth + 1, read, found)?;
+                flatten(&inner, names, depth + 1, read, found)?;
             }
             Some(Target::Index) => {
                 return Err(Error::new(format!("indexes nested more than {MAX_NESTING} deep")));

@@ -9,6 +9,7 @@ use crate::error::{Error, Result};
 
 /// The media type of an OCI image manifest.
 pub const MANIFEST_MEDIA_TYPE: &str = "application/vnd.oci.image.manifest.v1+json";
+pub(super) const INDEX_MEDIA_TYPE: &str = "application/vnd.oci.image.index.v1+json";
 pub(super) const CONFIG_MEDIA_TYPE: &str = "application/vnd.oci.image.config.v1+json";
 
 /// What a descriptor in an index points to.
@@ -26,8 +27,9 @@ pub(super) fn target(media_type: &str) -> Option<Target> {
         MANIFEST_MEDIA_TYPE | "application/vnd.docker.distribution.manifest.v2+json" => {
             Some(Target::Manifest)
         }
-        "application/vnd.oci.image.index.v1+json"
-        | "application/vnd.docker.distribution.manifest.list.v2+json" => Some(Target::Index),
+        INDEX_MEDIA_TYPE | "application/vnd.docker.distribution.manifest.list.v2+json" => {
+            Some(Target::Index)
+        }
         _ => None,
     }
 }

@@ -5,17 +5,20 @@ mod compression;
 mod config;
 mod digest;
 mod index;
+mod location;
 mod manifest;
 mod members;
 mod platform;
 mod reference;
+mod repack;
 mod source;
 pub mod tar;
 
-pub use compression::{Compression, Inflate, peek};
+pub use compression::{Compression, Encoder, Inflate, peek};
 pub use config::Config;
 pub use digest::{Digest, Hashing};
 pub use index::{Candidate, ReadDocument, choose};
+pub use location::{Form, Location, Transport};
 pub use manifest::{
     LayerDescriptor, MANIFEST_MEDIA_TYPE, Manifest, compose_config, compose_manifest, is_index,
     is_manifest, timestamp,
@@ -23,4 +26,5 @@ pub use manifest::{
 pub use members::Section;
 pub use platform::Platform;
 pub use reference::Reference;
-pub use source::{Bundle, Layer, Source};
+pub use repack::{Family, Packed, repack};
+pub use source::{Bundle, Choice, Layer, Source, is_tree};

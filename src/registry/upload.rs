@@ -7,7 +7,7 @@ use ureq::http::{Method, Uri, header};
 use super::client::{Remote, is_absent, manifest_path};
 use super::failure::{Failure, refusal};
 use super::http::{Ask, Content, Payload, Response, authority, join, refuse_downgrade};
-use super::session::{Patience, Target};
+use super::session::{Patience, Target, pause};
 use crate::error::{Error, Result};
 use crate::image::{Digest, Reference};
 
@@ -53,6 +53,40 @@ impl Remote {
             _ => {
                 let failure = refusal(response, &session.location.host);
                 Err(self.blob_error("mount", digest, failure))
+            }
+        }
+    }
+
+    /// Whether the repository has this manifest under this name.
+    pub fn has_manifest(&self, reference: &Reference, digest: &Digest) -> Result<bool> {
+        let target = manifest_path(reference);
+        let kinds = "application/vnd.oci.image.manifest.v1+json, \
+            application/vnd.docker.distribution.manifest.v2+json";
+        match self.ask_own(&target, &mut Ask::new(Method::HEAD).header("accept", kinds)) {
+            Ok(response) => Ok(said_digest(&response) == Some(*digest)),
+            Err(failure) if is_absent(&failure) => Ok(false),
+            Err(failure) => Err(failure.within(format_args!("look up {reference}")).into()),
+        }
+    }
+
+    /// Uploads a blob as [`Remote::upload`] does, and again from its start where the connection
+    /// breaks: `content` is asked for it each time.
+    pub fn upload_from<R: Read>(
+        &self,
+        size: u64,
+        digest: &Digest,
+        mut content: impl FnMut() -> Result<R>,
+    ) -> Result<()> {
+        let mut tries = 0;
+        loop {
+            let mut content = Begun { inner: content()?, begun: false };
+            match self.send_blob(Some(size), digest, &mut content) {
+                // Whatever failed before the content was asked for has been tried again already.
+                Err(failure) if content.begun && failure.retries > tries => {
+                    pause(&self.0.shared, tries, &failure);
+                    tries += 1;
+                }
+                sent => return sent.map_err(|failure| self.blob_error("upload", digest, failure)),
             }
         }
     }
@@ -113,8 +147,7 @@ impl Remote {
             Ask::new(Method::PUT).header("content-type", media_type).payload(Payload::Bytes(bytes));
         let response = self.ask_own(&manifest_path(reference), &mut ask);
         let response = response.map_err(|failure| within(failure.into()))?;
-        let said = response.header("docker-content-digest").and_then(|d| Digest::parse(d).ok());
-        match said {
+        match said_digest(&response) {
             Some(other) if other != digest => Err(within(Error::new(format!(
                 "{}: it was kept with the digest {other} in place of {digest}",
                 authority(&response.uri)
@@ -136,6 +169,24 @@ impl Remote {
     fn blob_error(&self, operation: &str, digest: &Digest, failure: Failure) -> Error {
         failure.within(format_args!("{operation} {digest} at {}", self.0.name)).into()
     }
+}
+
+/// Knows whether it was read from.
+struct Begun<R> {
+    inner: R,
+    begun: bool,
+}
+
+impl<R: Read> Read for Begun<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        self.begun = true;
+        self.inner.read(buffer)
+    }
+}
+
+/// The digest that an answer names.
+fn said_digest(response: &Response) -> Option<Digest> {
+    response.header("docker-content-digest").and_then(|text| Digest::parse(text).ok())
 }
 
 /// Where an upload goes on.

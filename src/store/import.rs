@@ -1,20 +1,22 @@
 //! Import: a source becomes layers, documents and a name.
 
 use std::fs::File;
-use std::io::{BufWriter, Write};
+use std::io::{BufWriter, Read, Write};
 use std::os::fd::OwnedFd;
 use std::path::Path;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use nix::sys::stat::fstat;
 
 use super::index::Origin;
+use super::input::{self, Input};
 use super::intake::{Brought, Expected, Intake};
 use super::layer::Info;
 use super::{Store, directory};
 use crate::error::{During, Error, Result};
 use crate::image::{
-    Bundle, Config, Digest, LayerDescriptor, MANIFEST_MEDIA_TYPE, Reference, Section, Source,
-    compose_config, compose_manifest, timestamp,
+    Bundle, Choice, Config, Digest, LayerDescriptor, Location, MANIFEST_MEDIA_TYPE, Platform,
+    Reference, Section, Source, compose_config, compose_manifest, timestamp,
 };
 
 /// What an import did.
@@ -32,17 +34,65 @@ pub struct Imported {
     pub bytes: u64,
 }
 
-/// Imports a source under a name. An image that has the name already loses it.
+/// What is imported.
+#[derive(Debug, Clone, Copy)]
+pub struct Import<'a> {
+    /// The name that it gets; without it, the one that it brings along.
+    pub name: Option<&'a Reference>,
+    /// Where it is: a file, a directory or standard input.
+    pub location: &'a Location,
+    /// For which platform; without it, for this machine.
+    pub platform: Option<&'a Platform>,
+}
+
+/// Imports a file or directory under a name. An image that has the name already loses it.
 pub fn import(store: &Store, reference: &Reference, source: &Path) -> Result<Imported> {
+    let location = Location::from(source.to_owned());
+    import_from(store, &Import { name: Some(reference), location: &location, platform: None })
+}
+
+/// Imports an image or a root file system. An image that has the name already loses it.
+pub fn import_from(store: &Store, import: &Import<'_>) -> Result<Imported> {
     let intake = Intake::open(store, 1)?;
-    let opened = Source::open(source, intake.workshop(), || intake.staging().scratch())?;
-    let within = |error: Error| error.within(format_args!("import {}", source.display()));
+    let choice = |form, tag| Choice { form, tag, platform: import.platform };
+    let opened = match import.location {
+        Location::File { form, path, tag } => {
+            let choice = choice(*form, tag.as_deref());
+            Source::open(path, &choice, intake.workshop(), || intake.staging().scratch())?
+        }
+        Location::Stdin { form, tag } => {
+            match input::open(&intake, &choice(*form, tag.as_deref()))? {
+                Input::Source(source) => source,
+                Input::Tree(stream) => {
+                    let within = |error: Error| error.within("import standard input");
+                    let name = named(import.name, None).map_err(within)?;
+                    return streamed(intake, &name, stream).map_err(within);
+                }
+            }
+        }
+        storage @ Location::Storage { .. } => {
+            return Err(Error::new(format!("import {storage}: is in no file")));
+        }
+    };
+    let within = |error: Error| error.within(format_args!("import {}", import.location));
     match opened {
-        Source::Image(opened) => bundle(intake, reference, &opened),
-        Source::Tree(file) => tree(intake, reference, file),
-        Source::Directory(dir) => files(intake, reference, dir),
+        Source::Image(opened) => named(import.name, opened.name())
+            .and_then(|reference| bundle(intake, &reference, &opened)),
+        Source::Tree(file) => {
+            named(import.name, None).and_then(|reference| tree(intake, &reference, file))
+        }
+        Source::Directory(dir) => {
+            named(import.name, None).and_then(|reference| files(intake, &reference, dir))
+        }
     }
     .map_err(within)
+}
+
+fn named(given: Option<&Reference>, own: Option<Reference>) -> Result<Reference> {
+    given.cloned().or(own).ok_or_else(|| {
+        Error::new("it has no name of its own")
+            .hint("name it: `casemate import NAME SOURCE`, NAME[:TAG] first")
+    })
 }
 
 fn bundle(intake: Intake<'_>, reference: &Reference, bundle: &Bundle) -> Result<Imported> {
@@ -90,6 +140,18 @@ fn tree(intake: Intake<'_>, reference: &Reference, file: File) -> Result<Importe
     let expected = Expected { end_marker: true, ..Expected::default() };
     let layer = intake.section(section, expected)?;
     single(intake, reference, created, layer)
+}
+
+/// A root file system that comes through a pipe.
+fn streamed(
+    intake: Intake<'_>,
+    reference: &Reference,
+    mut stream: Box<dyn Read + Send>,
+) -> Result<Imported> {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    let expected = Expected { end_marker: true, ..Expected::default() };
+    let layer = intake.streamed(&mut stream, expected)?;
+    single(intake, reference, i64::try_from(now).unwrap_or(i64::MAX), layer)
 }
 
 fn files(intake: Intake<'_>, reference: &Reference, dir: OwnedFd) -> Result<Imported> {

@@ -122,6 +122,15 @@ impl<'a> Intake<'a> {
         self.layer(expected, |dir| self.workshop.unpack(dir, raw, expected.packed, seen)).map(drop)
     }
 
+    /// As [`Intake::stream`]; what the layer turned out to be.
+    pub(super) fn streamed(
+        &self,
+        raw: &mut (dyn Read + Send),
+        expected: Expected,
+    ) -> Result<(Digest, Info)> {
+        self.layer(expected, |dir| self.workshop.unpack(dir, raw, expected.packed, &|_| ()))
+    }
+
     /// Unpacks a layer that lies in a file.
     pub(super) fn section(&self, section: Section, expected: Expected) -> Result<(Digest, Info)> {
         self.layer(expected, |dir| {

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::Store;
 use super::workshop::Done;
 use crate::error::{During, Error, Result};
-use crate::image::{Compression, Digest};
+use crate::image::{Compression, Digest, Packed};
 
 /// The version of the layers' format on disk: 2 has the skeleton.
 const FORMAT: u32 = 2;
@@ -61,6 +61,11 @@ impl Info {
             return Err(broken(&format_args!("format {} is not known", info.format)));
         }
         Ok(Some(info))
+    }
+
+    /// The layer as it came.
+    pub(super) fn packed(&self) -> Packed {
+        Packed { digest: self.blob, size: self.blob_size, compression: self.compression }
     }
 
     /// Writes the record beside the tree.

@@ -7,6 +7,7 @@
 //!   store/layers/sha256-<hex>/skeleton  what its tar stream has beside the files' contents
 //!   store/layers/sha256-<hex>/files    which of its files other layers may have as well
 //!   store/layers/sha256-<hex>/info  its size and where it came from
+//!   store/layers/sha256-<hex>/packed.json  what it was packed to when it was sent
 //!   store/oci/                      an OCI image layout without the layers' blobs
 //!   store/staging/<random>/         an import under way, locked by its process
 //!   store/lock                      held while oci/index.json is rewritten
@@ -21,12 +22,14 @@ mod fault;
 mod hold;
 mod import;
 mod index;
+mod input;
 mod inspect;
 mod intake;
 mod layer;
 mod listing;
 mod lookup;
 mod measure;
+mod outgoing;
 mod pipeline;
 mod rebuild;
 mod remove;
@@ -34,8 +37,10 @@ mod repair;
 mod scratch;
 mod share;
 mod skeleton;
+mod spool;
 mod staging;
 mod strays;
+mod stream;
 mod unpack;
 mod usage;
 mod view;
@@ -57,12 +62,15 @@ pub use check::Progress;
 pub use collect::{Prune, Removed};
 pub use fault::{Fault, Place, Remedy, Report, State};
 pub use hold::Held;
-pub use import::{Imported, import};
+pub use import::{Import, Imported, import, import_from};
 pub use index::Origin;
 pub use inspect::{Details, LayerDetails};
 pub use intake::{Brought, Expected, Intake};
 pub use lookup::{Wanted, missing};
+pub use outgoing::{Outgoing, OutgoingLayer};
 pub use scratch::Scratch;
+pub use spool::Spool;
+pub use stream::LayerStream;
 pub use usage::{ImageUsage, Usage};
 
 /// An open store.

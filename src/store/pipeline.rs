@@ -4,20 +4,12 @@ use std::io::{self, BufRead, Read};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
 use crate::error::{Error, Result};
-use crate::image::{Compression, Digest, Hashing};
+use crate::image::{Digest, Hashing};
 
 const BUFFER: usize = 256 << 10;
 const BUFFERS: usize = 8;
 /// The most that a layer may unpack to, headers and all.
 const MAX_STREAM: u64 = 512 << 30;
-
-/// The packed side of a layer.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Packed {
-    pub(super) digest: Digest,
-    pub(super) size: u64,
-    pub(super) compression: Compression,
-}
 
 /// What the reading thread has read.
 struct Stream {

@@ -32,7 +32,8 @@ pub(super) fn write(store: &Store, layer: &Digest, to: &mut dyn Write) -> Result
     write_directory(store.layers_dir().join(directory_name(layer)), to)
 }
 
-fn write_directory(path: PathBuf, to: &mut dyn Write) -> Result<()> {
+/// As [`write`], for the layer's directory.
+pub(super) fn write_directory(path: PathBuf, to: &mut dyn Write) -> Result<()> {
     let dir = open_directory(&path)?;
     let mut rebuild = Rebuild { dir, path, moved: Vec::new(), buffer: vec![0; BUFFER] };
     rebuild.find_moved()?;

@@ -28,11 +28,10 @@ use nix::errno::Errno;
 use self::feed::{Fed, Feed, pipe};
 use self::job::{Answer, Job};
 use self::worker::Worker;
-use super::pipeline::Packed;
 use super::staging::Staging;
 use super::unpack::Unpacked;
 use crate::error::{Error, Result};
-use crate::image::{Compression, Digest, Inflate, Section, peek};
+use crate::image::{Compression, Digest, Inflate, Packed, Section, peek};
 
 /// The longest packed beginning that tells how a stream is packed.
 const HEAD: usize = 512;
