@@ -254,6 +254,44 @@ user_tests! {
         assert_whole(home);
     }
 
+    // Whatever moment it is killed at, the layer is the old one or the new one.
+    fn killed_repairs_lose_nothing(home) {
+        let source = home.join("many.tar");
+        fs::write(&source, archive((0..400).map(|i| Entry::file(format!("f{i}"), &i.to_string().repeat(2000))))).unwrap();
+        let (store, image) = import(home, "test", &source);
+        let tree = store.layer_path(&image.layers[0]);
+        let damage = || fs::set_permissions(tree.join("f7"), fs::Permissions::from_mode(0o600)).unwrap();
+        let start = || {
+            let mut command = Command::new(env!("CARGO_BIN_EXE_casemate"));
+            command.args(["store", "check", "--repair", "-q"]);
+            command.env("XDG_DATA_HOME", home.join("data")).env("HOME", home).stdout(Stdio::null());
+            command.spawn().unwrap()
+        };
+        damage();
+        let began = std::time::Instant::now();
+        assert!(start().wait().unwrap().success());
+        let whole = began.elapsed();
+        let (mut cut_short, mut mended) = (0, 0);
+        for round in 0..12 {
+            damage();
+            let mut child = start();
+            std::thread::sleep(whole * round / 6);
+            cut_short += u32::from(child.try_wait().unwrap().is_none());
+            child.kill().unwrap();
+            child.wait().unwrap();
+            let faults = check(home).faults;
+            let damaged = faults.iter().any(|fault| matches!(fault.place, Place::Layer(_)));
+            mended += u32::from(!damaged);
+            for fault in &faults {
+                let foreseen = matches!((&fault.place, fault.remedy), (Place::Layer(_), Remedy::Unpack) | (Place::Staging(_), _));
+                assert!(foreseen, "round {round}: {fault:#?}");
+            }
+        }
+        assert!(cut_short > 2 && mended > 0, "{cut_short} cut short, {mended} mended");
+        repair(home);
+        assert_whole(home);
+    }
+
     // What was pulled is pulled again.
     fn a_lost_layer_of_a_pulled_image_comes_back(home) {
         let registry = Registry::start(home);

@@ -128,6 +128,10 @@ user_tests! {
         let replaced = bring(home, "replaced", replaced);
         assert_eq!(stat(replaced.join("y")).ino(), stat(again.join("y")).ino());
         assert_eq!(links(replaced.join("z")), 2);
+        // And where a link takes the place of a file that was equal.
+        let swapped = vec![single("m"), single("n"), Entry::hard_link("m", "n")];
+        assert_eq!(links(bring(home, "swapped", swapped).join("m")), 2);
+        assert_eq!(links(bring(home, "late", vec![single("m")]).join("m")), 1);
         assert_whole(home);
     }
 

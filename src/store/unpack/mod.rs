@@ -512,7 +512,10 @@ impl Unpacker {
             made => made?,
         }
         if let Some(listing) = &mut self.listing {
-            listing.linked(target.path().as_os_str().as_bytes())?;
+            // Its own name too: what was listed under it is replaced.
+            for name in [&target, name] {
+                listing.linked(name.path().as_os_str().as_bytes())?;
+            }
         }
         Ok(())
     }
