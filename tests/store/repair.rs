@@ -257,7 +257,7 @@ user_tests! {
     // Whatever moment it is killed at, the layer is the old one or the new one.
     fn killed_repairs_lose_nothing(home) {
         let source = home.join("many.tar");
-        fs::write(&source, archive((0..400).map(|i| Entry::file(format!("f{i}"), &i.to_string().repeat(2000))))).unwrap();
+        fs::write(&source, archive((0..400).map(|i| Entry::file(format!("f{i}"), i.to_string().repeat(2000))))).unwrap();
         let (store, image) = import(home, "test", &source);
         let tree = store.layer_path(&image.layers[0]);
         let damage = || fs::set_permissions(tree.join("f7"), fs::Permissions::from_mode(0o600)).unwrap();
