@@ -19,7 +19,7 @@ BINARY := $(TARGET_DIR)/$(HOST)/release/casemate
 # Programs and files that each task needs, and the packages that bring them.
 BUILD_PACKAGES := gcc libc6-dev libseccomp-dev pkg-config
 IMAGE_PACKAGES := mmdebstrap umoci skopeo busybox-static
-TEST_PACKAGES := $(BUILD_PACKAGES) $(IMAGE_PACKAGES) bubblewrap buildah docker-registry e2fsprogs fish git keyutils make openssl podman procps python3 runc uidmap util-linux zsh zstd
+TEST_PACKAGES := $(BUILD_PACKAGES) $(IMAGE_PACKAGES) btrfs-progs bubblewrap buildah docker-registry e2fsprogs fish git keyutils make openssl podman procps python3 runc uidmap util-linux xfsprogs zsh zstd
 DEMO_PACKAGES := $(BUILD_PACKAGES) $(IMAGE_PACKAGES) uidmap util-linux
 BENCH_PACKAGES := $(TEST_PACKAGES) e2fsprogs firejail mount podman crun runc
 

@@ -41,7 +41,7 @@ fn a_second_pull_is_one_request() {
         .home
         .casemate(run)
         .output()
-        .refuses(125, &["is missing in the store", "pull the image again"]);
+        .refuses(125, &["is missing in the store", "casemate store check --repair"]);
     let output = scene.home.casemate(["pull", &name]).output().succeeds();
     assert!(output.err().contains("1 layer new"), "{}", output.err());
     scene.home.is_clean();
