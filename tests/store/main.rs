@@ -20,3 +20,4 @@ mod layers;
 mod manage;
 mod repair;
 mod share;
+mod workshop;
