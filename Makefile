@@ -14,7 +14,8 @@ CARGO ?= cargo
 
 HOST := $(shell rustc -vV 2>/dev/null | sed -n 's/^host: //p')
 TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
-BINARY := $(TARGET_DIR)/$(HOST)/release/casemate
+# Under sudo there may be no rustc: then it is the one that was built.
+BINARY := $(if $(HOST),$(TARGET_DIR)/$(HOST)/release/casemate,$(firstword $(wildcard $(TARGET_DIR)/*/release/casemate)))
 
 # Programs and files that each task needs, and the packages that bring them.
 BUILD_PACKAGES := gcc libc6-dev libseccomp-dev pkg-config
