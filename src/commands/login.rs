@@ -80,7 +80,10 @@ pub(super) fn logout(args: &LogoutArgs, directories: &Directories) -> Result<()>
     let options = registries::options(&how, directories, false);
     let Some(name) = &args.name else {
         let count = registry::forget_all(&options)?;
-        ui::note(&format!("removed the credentials of {count} registries"));
+        ui::note(&match count {
+            1 => "removed the credential of 1 registry".to_owned(),
+            count => format!("removed the credentials of {count} registries"),
+        });
         return Ok(());
     };
     let name = registry::registry_name(name)?;

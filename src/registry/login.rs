@@ -36,11 +36,15 @@ impl Registries {
         let session = Session::with_credential(location, credential.clone());
         let root = Target::Path("/v2/".to_owned());
         let mut ask = Ask::new(Method::GET);
-        let within = |error: Error| error.within(format_args!("log in to {registry}"));
+        // A failure names the host itself.
+        let within = |error: Error| match registry == host {
+            true => error.within("log in"),
+            false => error.within(format_args!("log in to {registry}")),
+        };
         let response =
             session.send(&self.0, &root, &mut ask, &[], Patience::Usual).map_err(|failure| {
                 match failure.status {
-                    Some(401 | 403) => within(wrong_password(&host)),
+                    Some(401 | 403) => wrong_password(registry),
                     _ => within(failure.into()),
                 }
             })?;
@@ -50,14 +54,14 @@ impl Registries {
                 Err(within(super::failure::no_registry(&host)))
             }
             200 => Ok(()),
-            401 | 403 => Err(within(wrong_password(&host))),
+            401 | 403 => Err(wrong_password(registry)),
             _ => Err(within(refusal(response, &host).into())),
         }
     }
 }
 
-fn wrong_password(host: &str) -> Error {
-    Error::new(format!("{host}: the user name or the password is wrong"))
+fn wrong_password(registry: &str) -> Error {
+    Error::new(format!("log in to {registry}: the user name or the password is wrong"))
         .hint("some registries want an access token in place of the password")
 }
 
