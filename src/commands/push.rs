@@ -21,6 +21,7 @@ pub(super) fn push(args: &PushArgs, directories: &Directories) -> Result<()> {
     let store = Store::find(directories.store()?)?;
     let image = save::outgoing(store.as_ref(), &args.image, directories)?;
     let Some(store) = store else { return Ok(()) };
+    let unsaid = destination.is_none() && image.reference.is_short();
     let destination = destination.unwrap_or_else(|| image.reference.clone());
     let registries =
         Registries::load(registries::options(&args.registry, directories, args.quiet))?;
@@ -30,15 +31,27 @@ pub(super) fn push(args: &PushArgs, directories: &Directories) -> Result<()> {
         destination: &destination,
         compression: args.compression.map(Into::into),
     };
-    let pushed = transfer::push(&store, &registries, &push, &watched)?;
+    let pushed =
+        transfer::push(&store, &registries, &push, &watched).map_err(|error| match unsaid {
+            true => error.hint(format!(
+                "{destination} names no registry, so that docker.io was meant; another: `casemate \
+                 push {} HOST/{destination}`",
+                args.image
+            )),
+            false => error,
+        })?;
     drop(watched);
     if !args.quiet {
         ui::note(&format!("pushed {destination}: {}", summary(&pushed)));
     }
-    if let Some(path) = &args.digestfile {
-        std::fs::write(path, pushed.digest.to_string()).at("write", path)?;
-    }
-    ui::output(&format!("{}\n", pushed.digest))
+    // The image is there, whatever becomes of the file.
+    let noted = args.digestfile.as_ref().map_or(Ok(()), |path| {
+        std::fs::write(path, pushed.digest.to_string())
+            .at("write", path)
+            .map_err(|error| error.hint("--digestfile names a file that you can write to"))
+    });
+    ui::output(&format!("{}\n", pushed.digest))?;
+    noted
 }
 
 fn summary(pushed: &Pushed) -> String {

@@ -65,7 +65,7 @@ impl Remote {
         match self.ask_own(&target, &mut Ask::new(Method::HEAD).header("accept", kinds)) {
             Ok(response) => Ok(said_digest(&response) == Some(*digest)),
             Err(failure) if is_absent(&failure) => Ok(false),
-            Err(failure) => Err(failure.within(format_args!("look up {reference}")).into()),
+            Err(failure) => Err(failure.within("look up the image").into()),
         }
     }
 
@@ -138,10 +138,13 @@ impl Remote {
         media_type: &str,
         bytes: &[u8],
     ) -> Result<Digest> {
-        let within = |error: Error| error.within(format_args!("write the manifest of {reference}"));
+        let within = |error: Error| error.within("write the manifest");
         let digest = Digest::of(bytes);
         if reference.digest().is_some_and(|named| named != digest) {
-            return Err(within(Error::new(format!("its digest is {digest}"))));
+            return Err(within(
+                Error::new(format!("its digest is {digest}"))
+                    .hint("name the destination without a digest; the image's own is printed"),
+            ));
         }
         let mut ask =
             Ask::new(Method::PUT).header("content-type", media_type).payload(Payload::Bytes(bytes));
