@@ -7,7 +7,7 @@ use clap::Args;
 /// The options of every command that speaks to registries.
 #[derive(Debug, Clone, Default, Args)]
 pub struct RegistryArgs {
-    /// Read credentials from FILE, and from no other file.
+    /// The file of credentials, in place of all others.
     #[arg(long, value_name = "FILE")]
     pub authfile: Option<PathBuf>,
 

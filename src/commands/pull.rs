@@ -19,8 +19,9 @@ use crate::ui::{self, Progress, Show};
 
 /// Pulls each; standard output gets the names alone, for scripts.
 pub(super) fn pull(args: &PullArgs, directories: &Directories) -> Result<i32> {
-    let references: Vec<_> =
-        args.images.iter().map(|name| Reference::parse(name)).collect::<Result<_>>()?;
+    // As podman and skopeo write it.
+    let bare = |name: &str| Reference::parse(name.strip_prefix("docker://").unwrap_or(name));
+    let references: Vec<_> = args.images.iter().map(|name| bare(name)).collect::<Result<_>>()?;
     let mut failed = false;
     for reference in &references {
         let one =

@@ -178,6 +178,8 @@ impl Remote {
 fn missing(failure: Failure, operation: &str, reference: &Reference) -> Error {
     let error = failure.error.within(format_args!("{operation} {reference}"));
     match failure.status {
+        Some(404) if reference.digest().is_none() && reference.tag() == "latest" => error
+            .hint("check the name; the tag is latest where none is named, and may not be there"),
         Some(404) => error.hint("check the name and the tag; a registry may have it no more"),
         _ => error,
     }
