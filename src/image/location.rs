@@ -68,6 +68,17 @@ impl Form {
             Form::Dir => "dir",
         }
     }
+
+    /// What it is, with its article.
+    pub fn kind(self) -> &'static str {
+        match self {
+            Form::Any => "an image",
+            Form::Oci => "an OCI image layout",
+            Form::OciArchive => "an OCI image layout in a tar",
+            Form::DockerArchive => "a docker archive",
+            Form::Dir => "a directory of skopeo's",
+        }
+    }
 }
 
 impl Transport {
@@ -87,6 +98,10 @@ impl From<PathBuf> for Location {
 }
 
 impl Location {
+    /// The words that may stand before a colon.
+    pub const WORDS: &str =
+        "oci, oci-archive, docker-archive, dir, containers-storage and docker-daemon";
+
     /// Reads one. What has none of the prefixes is a path, as is everything with a slash before the
     /// first colon.
     pub fn parse(text: &OsStr) -> Result<Self, String> {

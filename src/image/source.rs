@@ -173,7 +173,7 @@ impl Choice<'_> {
                     _ => Ok(source),
                 }
             }
-            _ if self.form != Form::Any => Err(is_not(self.form, "what its name says")),
+            _ if self.form != Form::Any => Err(is_not(self.form, self.form.kind())),
             _ if self.platform.is_some() => {
                 Err(Error::new("a root file system does not say which platform it is for")
                     .hint("leave --platform out"))
@@ -214,7 +214,7 @@ fn archive(
     let packed = whole(&file)?;
     let head = packed.head(512).map_err(|error| unreadable(&error))?;
     if head.is_empty() {
-        return Err(Error::new("the file is empty"));
+        return Err(Error::new("it is empty"));
     }
     let compression = Compression::detect(&head)?;
     let mut index = None;
@@ -277,7 +277,10 @@ fn rewind(mut file: &File) -> Result<()> {
 fn unreadable(error: &io::Error) -> Error {
     match error.raw_os_error() {
         Some(errno) => Error::new(nix::errno::Errno::from_raw(errno).desc()),
-        None => Error::new(error.to_string()),
+        None => Error::new(error.to_string()).hint(
+            "a source is an image or a root file system, as a directory or a tar (plain, gzip or \
+             zstd)",
+        ),
     }
 }
 
@@ -314,6 +317,9 @@ fn skopeo_directory(members: Members, choice: &Choice<'_>) -> Result<Bundle> {
     }
     if let Some(tag) = choice.tag {
         return Err(Error::new(format!("no image {tag:?}: it holds one, without a name")));
+    }
+    if !members.has("manifest.json")? {
+        return Err(is_not(Form::Dir, "a directory of skopeo's: manifest.json is missing"));
     }
     let json = members.read("manifest.json", MAX_DOCUMENT)?;
     let kind: Kind = serde_json::from_slice(&json)

@@ -117,7 +117,10 @@ impl Store {
     /// Opens the store below `data_home` for writing: makes it where it is missing and removes what
     /// crashed imports left.
     pub fn open(data_home: &Path) -> Result<Self> {
-        std::fs::create_dir_all(data_home).at("make", data_home)?;
+        std::fs::create_dir_all(data_home).map_err(|error| {
+            Error::os("make", data_home.display(), error)
+                .hint("the store goes below it; XDG_DATA_HOME names another place")
+        })?;
         let home = data_home.join("casemate");
         if let Err(error) =
             std::os::unix::fs::DirBuilderExt::mode(&mut std::fs::DirBuilder::new(), 0o700)

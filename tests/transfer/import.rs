@@ -110,7 +110,7 @@ fn a_prefix_is_held_to_and_a_path_with_a_colon_can_be_said() {
     home.work.file("root/bin/sh", "");
     for (source, words) in [
         ("oci:a.tar", &["oci: is not a directory"][..]),
-        ("oci:root", &["oci: is not what its name says"]),
+        ("oci:root", &["oci: is not an OCI image layout"]),
         ("dir:root", &["manifest.json is missing"]),
         ("oci-archive:root", &["oci-archive: is not a file"]),
         ("docker-archive:none.tar", &["none.tar", "No such file"]),

@@ -57,6 +57,7 @@ fn inflate(compression: Compression, from: File, mut to: File, buffer: &mut [u8]
         Some(_) => Error::os("read", "the archive", error),
         None if error.kind() == io::ErrorKind::UnexpectedEof => {
             Error::new(format!("the {name} stream is cut short"))
+                .hint("bring the archive here again; what made or copied it did not finish")
         }
         None => Error::new(format!("the {name} stream is broken: {error}")),
     };
