@@ -84,7 +84,7 @@ from_text! {
     SeccompBase: "a word";
     Terminal: "a word";
     UserSpec: "a user: a number or \"name[:group]\"" or number;
-    Duration: "a time span (30, \"30s\", \"5m\", \"2h\")" or number;
+    Duration: "a time span (30, \"30s\", \"5m\", \"2h\", \"30d\")" or number;
     Size: "a size (1048576, \"512m\", \"2GiB\", \"50%\")" or number;
     ResourceLimit: "a limit (1024, \"1024:4096\", \"unlimited\")" or number;
 }
@@ -436,10 +436,9 @@ impl FromStr for Duration {
             _ => (text, 1),
         };
         let seconds = digits.parse::<u64>().ok().and_then(|n| n.checked_mul(unit));
-        seconds
-            .filter(|_| digits.bytes().all(|b| b.is_ascii_digit()))
-            .map(Duration)
-            .ok_or_else(|| format!("{text:?} is not a time span (30, \"30s\", \"5m\", \"2h\")"))
+        seconds.filter(|_| digits.bytes().all(|b| b.is_ascii_digit())).map(Duration).ok_or_else(
+            || format!("{text:?} is not a time span (30, \"30s\", \"5m\", \"2h\", \"30d\")"),
+        )
     }
 }
 

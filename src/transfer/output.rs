@@ -61,7 +61,9 @@ impl Output {
             return Err(Error::os("write", &shown, Errno::EISDIR));
         };
         let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-        let dir = openat(AT_FDCWD, parent, flags, Mode::empty()).at("open", parent)?;
+        let dir = openat(AT_FDCWD, parent, flags, Mode::empty())
+            .at("open", parent)
+            .map_err(|error| error.hint("-o names a file in a directory that is there"))?;
         let (file, temporary) = unnamed(&dir, &name).map_err(|errno| {
             let error = Error::os("make", &shown, errno);
             match errno {
