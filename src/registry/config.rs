@@ -266,7 +266,7 @@ impl Configuration {
         let (host, path) = reference.registry();
         let found = self.longest(&format!("{host}/{path}"));
         if let Some((prefix, Registry { blocked: true, .. })) = found {
-            return Err(Error::new(format!("{host}/{path}: the registry is blocked"))
+            return Err(Error::new(format!("look up {host}/{path}: the registry is blocked"))
                 .hint(format!("registries.conf says blocked = true for {prefix}")));
         }
         Ok(found)

@@ -237,7 +237,20 @@ impl Http {
                 agent.run(request.body(SendBody::from_reader(*content)).map_err(bad)?)
             }
         };
-        let (parts, body) = answer.map_err(|error| unreachable(uri, error))?.into_parts();
+        let (parts, body) = answer
+            .map_err(|error| {
+                let mut failure = unreachable(uri, error);
+                if let Some(proxy) = agent.config().proxy() {
+                    // Without its user and password.
+                    failure.error = failure.error.hint(format!(
+                        "it was asked by way of the proxy {}:{}, which the environment names",
+                        proxy.host(),
+                        proxy.port()
+                    ));
+                }
+                failure
+            })?
+            .into_parts();
         let response = Response {
             status: parts.status.as_u16(),
             headers: parts.headers,

@@ -47,7 +47,7 @@ pub fn ask_secret(question: &str) -> Result<String> {
     };
     drop(hidden);
     to_stderr("\n");
-    if ended { text(answer) } else { Err(Error::new("nothing was answered")) }
+    if ended { text(answer) } else { Err(Error::new("ask at the terminal: nothing was answered")) }
 }
 
 /// A terminal without echo, signals and line editing, until this is dropped.
