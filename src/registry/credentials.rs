@@ -188,14 +188,16 @@ pub(super) fn names(location: &Location) -> Vec<String> {
 #[derive(Debug)]
 pub(super) struct Credentials {
     files: Vec<PathBuf>,
+    /// Whether the file was named for this command, so that it must be there.
+    named: bool,
     helpers: Vec<String>,
 }
 
 impl Credentials {
     /// A file that was named is the only one. `helpers` is what registries.conf says.
     pub(super) fn new(environment: &Environment, named: Option<&Path>, helpers: &[String]) -> Self {
-        let named = named.or(environment.auth_file.as_deref());
-        let files = match named {
+        let given = named.is_some();
+        let files = match named.or(environment.auth_file.as_deref()) {
             Some(path) => vec![path.to_owned()],
             None => {
                 let below = |dir: &Option<PathBuf>, name| dir.as_ref().map(|dir| dir.join(name));
@@ -210,7 +212,7 @@ impl Credentials {
             }
         };
         let helpers = if helpers.is_empty() { vec![FILES.to_owned()] } else { helpers.to_vec() };
-        Credentials { files, helpers }
+        Credentials { files, named: given, helpers }
     }
 
     /// The user's credential for a repository, and the file with it if others may read that.
@@ -228,7 +230,14 @@ impl Credentials {
                 continue;
             }
             for path in &self.files {
-                let Some(file) = read_file(path)? else { continue };
+                let file = match read_file(path)? {
+                    Some(file) => file,
+                    None if self.named => {
+                        return Err(Error::os("open", path.display(), nix::errno::Errno::ENOENT)
+                            .hint("--authfile names a file of credentials that is there"));
+                    }
+                    None => continue,
+                };
                 if let Some((helper, name)) = file.helper(&names)
                     && let Some(credential) = get(helper, &name)?
                 {

@@ -229,6 +229,8 @@ fn credentials_come_from_the_files_that_podman_keeps() {
     pull().fails(125);
     let file = home.0.at("elsewhere.json");
     home.casemate(["pull", "-q", "--authfile", &file, &name]).output().succeeds();
+    let words = ["pull", "-q", "--authfile", "none.json", &name];
+    home.casemate(words).output().refuses(125, &["open none.json", "--authfile"]);
     // And through the front door.
     let login = ["login", "-u", USER, "--password-stdin", &registry.host()];
     home.casemate(login).stdin(PASSWORD).output().succeeds();
