@@ -277,6 +277,8 @@ fn rewind(mut file: &File) -> Result<()> {
 fn unreadable(error: &io::Error) -> Error {
     match error.raw_os_error() {
         Some(errno) => Error::new(nix::errno::Errno::from_raw(errno).desc()),
+        None if error.kind() == io::ErrorKind::UnexpectedEof => Error::new(error.to_string())
+            .hint("bring the archive here again; what made or copied it did not finish"),
         None => Error::new(error.to_string()).hint(
             "a source is an image or a root file system, as a directory or a tar (plain, gzip or \
              zstd)",

@@ -27,7 +27,7 @@ user_tests! {
         fails(home, &home.join("missing"), "missing: No such file or directory");
         fails(home, Path::new("/dev/null"), "not a file or directory");
         fs::write(home.join("empty"), "").unwrap();
-        fails(home, &home.join("empty"), "the file is empty");
+        fails(home, &home.join("empty"), "it is empty");
         fs::write(home.join("text"), "no archive ".repeat(100)).unwrap();
         fails(home, &home.join("text"), "not a valid tar archive");
         fs::write(home.join("xz"), b"\xfd7zXZ\0\0\0").unwrap();
