@@ -49,7 +49,9 @@ pub(super) fn strays(store: &Store) -> Result<Vec<Fault>> {
     look(Path::new("oci"), &|name| matches!(name, "blobs" | "index.json" | "oci-layout"))?;
     look(Path::new("oci/blobs"), &|name| name == "sha256")?;
     look(Path::new("oci/blobs/sha256"), &digest)?;
-    let parts = |name: &str| matches!(name, "fs" | "info" | "skeleton" | "files" | "replaced");
+    let parts = |name: &str| {
+        matches!(name, "fs" | "info" | "skeleton" | "files" | "replaced" | "packed.json")
+    };
     for layer in look(Path::new("layers"), &layer)? {
         look(&layer, &parts)?;
     }
