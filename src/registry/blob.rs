@@ -20,6 +20,7 @@ const PROGRESS: u64 = 1 << 20;
 /// for the server counts.
 const LEAST: u64 = 16 << 10;
 const MAX_URLS: usize = 8;
+const SKIPPED: usize = 64 << 10;
 
 /// A blob that is being read. It ends after just as many bytes as its descriptor says.
 pub struct Blob {
@@ -96,19 +97,21 @@ impl Blob {
                 "it has {length} bytes there, its descriptor says {expected}"
             )));
         }
-        let mut reader = response.body.into_reader();
-        if response.status == 200 && self.position > 0 {
-            // It cannot give a part: what is there already is read over.
-            let skipped = io::copy(&mut (&mut reader).take(self.position), &mut io::sink());
-            match skipped {
-                Ok(count) if count == self.position => {}
-                Ok(_) => return Err(Failure::passing(Error::new(ended(&self.host)))),
-                Err(error) => return Err(of_io(&self.host, &error)),
-            }
-        }
         self.announced = length.is_some();
-        self.body = Some(reader);
+        let is_whole = response.status == 200;
+        self.body = Some(response.body.into_reader());
         (self.waited, self.arrived) = (Duration::ZERO, 0);
+        if is_whole { self.read_over() } else { Ok(()) }
+    }
+
+    /// After a break at a server that cannot give a part: what is there already comes once more.
+    fn read_over(&mut self) -> Result<(), Failure> {
+        let mut buffer = vec![0; SKIPPED];
+        let mut left = self.position;
+        while left > 0 {
+            let most = usize::try_from(left).unwrap_or(usize::MAX).min(SKIPPED);
+            left -= self.receive(&mut buffer[..most])? as u64;
+        }
         Ok(())
     }
 

@@ -112,8 +112,9 @@ pub(super) fn images(store: &Store) -> Result<Vec<Summary>> {
 fn facts(store: &Store, config: &Config) -> Result<Facts> {
     let mut size = 0;
     for layer in &config.diff_ids {
-        // A layer that is gone has no size; running the image will say that it is gone.
-        size += Info::read(store, layer)?.map_or(0, |info| info.size);
+        // A layer that is gone, or of an older format, has no size; one such image must not keep the
+        // others from being listed. Running it will say what it lacks.
+        size += Info::read(store, layer).ok().flatten().map_or(0, |info| info.size);
     }
     Ok(Facts { created: config.created.clone(), size, layers: config.diff_ids.len() })
 }

@@ -105,10 +105,10 @@ pub(super) fn remove(
     index.write(store, &staging)?;
     Index::sync(store)?;
     removed.names = gone.iter().map(Entry::name).collect();
-    let remaining = index.names_by_digest()?;
+    let remaining = index.names_by_digest();
     let mut candidates = Needs::default();
     for entry in &gone {
-        let digest = entry.digest()?;
+        let Ok(digest) = entry.digest() else { continue };
         if !remaining.contains_key(&digest) && !removed.images.contains(&digest) {
             removed.images.push(digest);
         }
@@ -265,7 +265,7 @@ struct Victims {
 impl Victims {
     fn find(store: &Store, index: &Index) -> Result<Self> {
         let mut images = Vec::new();
-        for digest in index.names_by_digest()?.into_keys() {
+        for digest in index.names_by_digest().into_keys() {
             // One without a manifest cannot be run, and was used never.
             let used = catalogue::last_used(store, &digest)?.unwrap_or(0);
             if !matches!(Claim::document(store, &digest)?, Claim::InUse) {

@@ -201,13 +201,15 @@ impl Index {
         out
     }
 
-    /// The names of each manifest, sorted.
-    pub(super) fn names_by_digest(&self) -> Result<HashMap<Digest, Vec<String>>> {
+    /// The names of each manifest, sorted. A digest that another program wrote, and that cannot be
+    /// read, is no image's.
+    pub(super) fn names_by_digest(&self) -> HashMap<Digest, Vec<String>> {
         let mut names: HashMap<Digest, Vec<String>> = HashMap::new();
         for entry in self.named() {
-            names.entry(entry.digest()?).or_default().push(entry.name());
+            let Ok(digest) = entry.digest() else { continue };
+            names.entry(digest).or_default().push(entry.name());
         }
         names.values_mut().for_each(|names| names.sort());
-        Ok(names)
+        names
     }
 }

@@ -79,7 +79,7 @@ fn details(store: &Store, entry: &Entry) -> Result<Details> {
     let digest = entry.digest()?;
     let Loaded { manifest, config, config_json } = catalogue::documents(store, entry)?;
     let index = Index::read(store)?;
-    let mut names = index.names_by_digest()?;
+    let mut names = index.names_by_digest();
     let users = other_users(store, &index, &digest, &names)?;
     let mut layers = Vec::new();
     for (number, (diff_id, packed)) in config.diff_ids.iter().zip(&manifest.layers).enumerate() {

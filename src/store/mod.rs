@@ -46,7 +46,7 @@ mod usage;
 mod view;
 mod workshop;
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
@@ -136,6 +136,7 @@ impl Store {
         let dir = open_directory(&path)?;
         for name in ["layers", "staging", "oci", "oci/blobs", "oci/blobs/sha256"] {
             make_directory(&dir, &path, name)?;
+            refuse_link(&dir, &path, name)?;
         }
         let store = Store { path, dir };
         store.refuse_read_only()?;
@@ -282,6 +283,18 @@ fn make_directory(dir: &OwnedFd, path: &Path, name: &str) -> Result<()> {
             let path = path.join(name);
             Err(with_space_hint(Error::os("make", path.display(), errno), errno))
         }
+    }
+}
+
+/// What is in staging is removed, and layers are renamed into their places: a link would have that
+/// done to what it leads to.
+fn refuse_link(dir: &OwnedFd, path: &Path, name: &str) -> Result<()> {
+    match openat2(dir.as_fd(), Path::new(name), DIRECTORY, 0, Resolve::BeneathNoSymlinks) {
+        Err(error) if error.raw_os_error() == Some(libc::ELOOP) => {
+            Err(Error::new(format!("open {}: is a symbolic link", path.join(name).display()))
+                .hint("remove the link; XDG_DATA_HOME is what moves the store"))
+        }
+        opened => opened.map(drop).at("open", path.join(name)),
     }
 }
 

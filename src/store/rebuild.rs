@@ -1,5 +1,6 @@
 //! A layer's tar stream made again from its tree and its skeleton.
 
+use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::{AsFd, OwnedFd};
@@ -20,9 +21,9 @@ const BUFFER: usize = 256 << 10;
 struct Rebuild {
     dir: OwnedFd,
     path: PathBuf,
-    /// What later entries replaced: the number of the record that says so, the path, and its number
-    /// in `replaced/`.
-    moved: Vec<(u64, Vec<u8>, u64)>,
+    /// What later entries replaced, by path: the number of each record that says so, in order, and
+    /// its number in `replaced/`. A foreign archive may have millions of them.
+    moved: HashMap<Vec<u8>, Vec<(u64, u64)>>,
     buffer: Vec<u8>,
 }
 
@@ -35,7 +36,7 @@ pub(super) fn write(store: &Store, layer: &Digest, to: &mut dyn Write) -> Result
 /// As [`write`], for the layer's directory.
 pub(super) fn write_directory(path: PathBuf, to: &mut dyn Write) -> Result<()> {
     let dir = open_directory(&path)?;
-    let mut rebuild = Rebuild { dir, path, moved: Vec::new(), buffer: vec![0; BUFFER] };
+    let mut rebuild = Rebuild { dir, path, moved: HashMap::new(), buffer: vec![0; BUFFER] };
     rebuild.find_moved()?;
     let mut skeleton = rebuild.skeleton()?;
     let mut number = 0;
@@ -79,7 +80,7 @@ impl Rebuild {
         let mut number = 0;
         while let Some(record) = self.record(skeleton.next())? {
             if let Record::Replaced { path, number: to } = record {
-                self.moved.push((number, path, to));
+                self.moved.entry(path).or_default().push((number, to));
             }
             number += 1;
         }
@@ -91,15 +92,19 @@ impl Rebuild {
     fn place(&self, number: u64, path: &[u8]) -> PathBuf {
         use std::ffi::OsStr;
         use std::os::unix::ffi::OsStrExt;
-        for (when, moved, to) in &self.moved {
-            let rest = path.strip_prefix(moved.as_slice());
-            if let Some(rest) = rest.filter(|rest| rest.is_empty() || rest[0] == b'/')
-                && *when > number
-            {
-                let mut place = format!("replaced/{to}").into_bytes();
-                place.extend_from_slice(rest);
-                return PathBuf::from(OsStr::from_bytes(&place));
-            }
+        let ends = path.iter().enumerate().filter(|(_, byte)| **byte == b'/').map(|(at, _)| at);
+        let first = ends
+            .chain([path.len()])
+            .filter_map(|end| {
+                let moves = self.moved.get(&path[..end])?;
+                let next = moves.partition_point(|(when, _)| *when <= number);
+                moves.get(next).map(|(when, to)| (*when, *to, end))
+            })
+            .min();
+        if let Some((_, to, end)) = first {
+            let mut place = format!("replaced/{to}").into_bytes();
+            place.extend_from_slice(&path[end..]);
+            return PathBuf::from(OsStr::from_bytes(&place));
         }
         Path::new("fs").join(OsStr::from_bytes(path))
     }

@@ -2,6 +2,7 @@
 //! again by somebody else, and the names that lead to it stay until then.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::os::fd::AsFd;
 use std::path::Path;
 
 use nix::errno::Errno;
@@ -15,10 +16,10 @@ use super::hold::{Claim, Held};
 use super::index::{Index, Origin};
 use super::intake::Intake;
 use super::layer::{Info, directory_name};
-use super::{Store, catalogue, open_directory, rebuild, remove, staging};
+use super::{DIRECTORY, Store, catalogue, open_directory, rebuild, remove, staging};
 use crate::error::{During, Error, Result};
 use crate::image::Digest;
-use crate::sys::fs::{c_path, exchange};
+use crate::sys::fs::{Resolve, c_path, exchange, openat2};
 
 const IN_USE: &str = "is in use by a running box or an import";
 const CHANGED: &str = "was changed by another command meanwhile";
@@ -70,7 +71,15 @@ fn mend(store: &Store, intake: &Intake<'_>, fault: &Fault) -> Result<State> {
 /// Removes a file or a tree where it is.
 fn remove_at(store: &Store, path: &Path) -> Result<()> {
     let full = store.path.join(path);
-    let parent = open_directory(full.parent().unwrap_or(&store.path))?;
+    let above = path.parent().filter(|above| !above.as_os_str().is_empty());
+    // Never over a link: what it leads to is somebody else's.
+    let how = Resolve::BeneathNoSymlinks;
+    let above = above.unwrap_or(Path::new("."));
+    let parent = match openat2(store.dir.as_fd(), above, DIRECTORY, 0, how) {
+        // It went with the layer that it was in.
+        Err(error) if error.raw_os_error() == Some(libc::ENOENT) => return Ok(()),
+        opened => opened.at("open", store.path.join(above))?,
+    };
     let name = path.file_name().unwrap_or_default();
     let removed = match remove::tree(&parent, name) {
         Err(Errno::ENOTDIR | Errno::ELOOP) => unlinkat(&parent, name, UnlinkatFlags::NoRemoveDir),

@@ -58,7 +58,7 @@ pub(super) fn usage(store: &Store) -> Result<Usage> {
             trees.insert(digest, tree);
         }
     }
-    let names = index.names_by_digest()?;
+    let names = index.names_by_digest();
     let mut users: HashMap<usize, HashSet<Digest>> = HashMap::new();
     let mut images: HashMap<Digest, HashSet<usize>> = HashMap::new();
     for entry in index.named() {

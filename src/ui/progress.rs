@@ -77,7 +77,8 @@ impl Progress {
         let mut state = self.state();
         let part = |(label, size)| Part { label, size, moved: 0, done: false };
         state.parts = parts.map(part).collect();
-        state.size = state.parts.iter().map(|part| part.size).sum();
+        // Sizes are what a foreign manifest says.
+        state.size = state.parts.iter().map(|part| part.size).fold(0, u64::saturating_add);
         if self.show == Show::Nothing || state.parts.is_empty() {
             return;
         }
@@ -295,6 +296,15 @@ mod tests {
             rate: [(start, 0), (start + Duration::from_secs(4), 38 << 20)].into(),
             ..State::default()
         }
+    }
+
+    #[test]
+    fn sizes_that_nothing_has_are_shown_too() {
+        let progress = Progress::new("pulling", Show::Nothing);
+        let parts = [("a".to_owned(), u64::MAX), ("b".to_owned(), 2)];
+        progress.begin("x", parts.into_iter(), "");
+        progress.moved(1, 2);
+        assert_eq!(progress.state().size, u64::MAX);
     }
 
     #[test]

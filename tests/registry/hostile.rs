@@ -357,3 +357,24 @@ fn a_server_that_drips_is_left() {
     assert!(minute.contains(&started.elapsed()), "{:?}", started.elapsed());
     assert_eq!(server.requests().len(), 2);
 }
+
+#[test]
+#[ignore = "takes more than a minute"]
+fn a_server_that_drips_what_is_there_already_is_left() {
+    let server = Server::new(|request, wire| match request.number {
+        0 => give_part(request, wire, &content(), MIB),
+        1 => {
+            raw(wire, &format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", content().len()));
+            while wire.write_all(b"x").is_ok() {
+                std::thread::sleep(Duration::from_secs(2));
+            }
+        }
+        _ => give_part(request, wire, &content(), content().len()),
+    });
+    let (remote, _) = remote(&server);
+    let started = Instant::now();
+    assert!(read(&remote, content().len()).unwrap() == content());
+    let minute = Duration::from_secs(59)..Duration::from_secs(75);
+    assert!(minute.contains(&started.elapsed()), "{:?}", started.elapsed());
+    assert_eq!(server.requests().len(), 3);
+}

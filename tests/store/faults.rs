@@ -23,6 +23,29 @@ fn fails(home: &Path, source: &Path, expected: &str) {
 }
 
 user_tests! {
+    fn the_stores_directories_are_no_links(home) {
+        import(home, "test", Path::new("/usr/share/common-licenses"));
+        let store = home.join("data/casemate/store");
+        let other = home.join("other");
+        fs::create_dir_all(other.join("deep")).unwrap();
+        fs::write(other.join("file"), "mine").unwrap();
+        for name in ["staging", "layers", "oci/blobs/sha256", "oci/blobs", "oci"] {
+            let (place, aside) = (store.join(name), home.join("aside"));
+            fs::rename(&place, &aside).unwrap();
+            std::os::unix::fs::symlink(&other, &place).unwrap();
+            let error = Store::open(&home.join("data")).err().unwrap().to_string();
+            assert!(error.ends_with("is a symbolic link"), "{name}: {error}");
+            assert!(other.join("deep").is_dir() && other.join("file").is_file(), "{name}");
+            fs::remove_file(&place).unwrap();
+            fs::rename(&aside, &place).unwrap();
+        }
+        // The whole store may be elsewhere.
+        fs::rename(&store, home.join("elsewhere")).unwrap();
+        std::os::unix::fs::symlink(home.join("elsewhere"), &store).unwrap();
+        Store::open(&home.join("data")).unwrap();
+        assert_whole(home);
+    }
+
     fn sources_that_are_none(home) {
         fails(home, &home.join("missing"), "missing: No such file or directory");
         fails(home, Path::new("/dev/null"), "not a file or directory");

@@ -119,6 +119,30 @@ user_tests! {
         assert_nothing_left(home);
     }
 
+    // What it needs is not known, so that nothing else goes either; the name itself does.
+    fn a_digest_of_another_program_removes_nothing_but_its_name(home) {
+        make(home, "image", &[&layer(1, 2)]);
+        let layers = on_disk(home, "layers");
+        let mut index = read_index(home);
+        index["manifests"].as_array_mut().unwrap().push(json!({
+            "mediaType": "application/vnd.oci.image.manifest.v1+json",
+            "digest": format!("sha512:{}", "a".repeat(128)),
+            "size": 3,
+            "annotations": { "org.opencontainers.image.ref.name": "odd:latest" },
+        }));
+        fs::write(index_path(home), index.to_string()).unwrap();
+        let error = writable(home).prune(&Prune::default(), false).unwrap_err();
+        assert!(error.to_string().contains("only sha256"), "{error}");
+        assert!(!error.hints().is_empty());
+        let (removed, errors) = writable(home).remove(&[wanted("image")], false).unwrap();
+        assert_eq!((removed.names.as_slice(), errors.len()), (&["image".to_owned()][..], 1));
+        assert_eq!(on_disk(home, "layers"), layers);
+        let (removed, errors) = writable(home).remove(&[wanted("odd")], false).unwrap();
+        assert!(errors.is_empty() && removed.names == ["odd"], "{errors:?}");
+        prune(home, &Prune::default());
+        assert_nothing_left(home);
+    }
+
     fn what_lost_its_name_is_pruned(home) {
         let (a, b) = (layer(1, 3), layer(2, 3));
         make(home, "image", &[&a]);

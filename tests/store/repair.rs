@@ -7,7 +7,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 
-use casemate::image::Digest;
+use casemate::image::{Compression, Digest};
 use casemate::registry::{Environment, Options, Registries};
 use casemate::store::{Fault, Place, Remedy, Report, State, Store, Wanted};
 use casemate::transfer::{self, Platforms, Unwatched};
@@ -176,6 +176,32 @@ user_tests! {
         assert_whole(home);
         drop(lock);
         assert_eq!(fault(home).place, Place::Staging("staging/mine".into()));
+    }
+
+    fn what_was_packed_for_sending_is_casemates(home) {
+        let (_, _, [id, _]) = two_layers(home);
+        open(home).spool().pack(&id, Compression::Gzip).unwrap();
+        assert_whole(home);
+    }
+
+    fn what_lies_in_a_layer_goes_with_it(home) {
+        let (store, [first, _], [id, _]) = two_layers(home);
+        fs::write(first.with_file_name("stray"), "").unwrap();
+        change(&first.join("d/f"), "FIRST");
+        let faults = places(&repair(home));
+        assert_eq!(faults[&id.to_string()], State::Missing);
+        assert_eq!(faults[&format!("layers/sha256-{}/stray", id.hex())], State::Mended);
+        assert!(!store.join("layers").join(format!("sha256-{}", id.hex())).exists());
+    }
+
+    fn a_store_of_the_version_before_is_listed(home) {
+        let (store, [first, _], _) = two_layers(home);
+        let info = first.with_file_name("info");
+        fs::write(&info, fs::read_to_string(&info).unwrap().replace("\"format\":2", "\"format\":1")).unwrap();
+        let index = fs::read_to_string(store.join("oci/index.json")).unwrap();
+        fs::write(store.join("oci/index.json"), index.replace("casemate.size", "casemate.none")).unwrap();
+        assert_eq!(open(home).images().unwrap().len(), 1);
+        assert!(fault(home).what[0].contains("format 1 is not known"));
     }
 
     fn names_that_cannot_be_read_are_told_and_nothing_goes(home) {

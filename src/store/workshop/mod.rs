@@ -119,20 +119,24 @@ impl Workshop {
             };
             let job = Job::Unpack { dir: dir.to_owned(), outline: false, section: None };
             let (reading, writing) = pipe()?;
-            let (inflated, answer) = if packing == Compression::None {
+            // Both are waited for whatever comes of the other: an answer that is left in a channel
+            // would be taken for that of the pair's next layer.
+            let (fed, inflated, answer) = if packing == Compression::None {
                 pair.unpacker.send(&job, &[reading.as_fd()])?;
                 drop(reading);
-                feed.send_into(writing)?;
-                (Answer::Inflated, pair.unpacker.receive()?)
+                let fed = feed.send_into(writing);
+                (fed, Ok(Answer::Inflated), pair.unpacker.receive())
             } else {
                 let (stream_out, stream_in) = pipe()?;
                 let inflate = Job::Inflate { compression: packing };
                 pair.inflater.send(&inflate, &[reading.as_fd(), stream_in.as_fd()])?;
                 pair.unpacker.send(&job, &[stream_out.as_fd()])?;
                 drop((reading, stream_out, stream_in));
-                feed.send_into(writing)?;
-                (pair.inflater.receive()?, pair.unpacker.receive()?)
+                let fed = feed.send_into(writing);
+                (fed, pair.inflater.receive(), pair.unpacker.receive())
             };
+            fed?;
+            let (inflated, answer) = (inflated?, answer?);
             // What is left on the network would not help against a full disk.
             if matches!(answer, Answer::Failed { system: true, .. }) {
                 return Err(answer.into_error());
