@@ -6,9 +6,11 @@ use std::time::{Duration, Instant};
 use ureq::BodyReader;
 use ureq::http::{Method, Uri, header};
 
-use super::client::{Remote, is_absent};
-use super::failure::{Failure, MAX_RETRIES, of_io, refusal};
-use super::http::{Ask, Response, STALL, authority};
+use super::address::authority;
+use super::client::{MAX_DOCUMENT, Remote, is_absent};
+use super::failure::{Failure, MAX_RETRIES, of_io};
+use super::http::{Ask, Response, STALL};
+use super::refusal::refusal;
 use super::session::{Target, pause};
 use crate::error::{Error, Result};
 use crate::image::Digest;
@@ -44,6 +46,34 @@ pub struct Blob {
 /// The words of a failed read of a [`Blob`].
 pub fn broken(error: io::Error) -> Error {
     Error::carried(&error).unwrap_or_else(|| Error::os("read", "a blob", error))
+}
+
+impl Remote {
+    /// A small blob, such as a config, verified. More than 4 MiB are refused.
+    pub fn document(&self, digest: &Digest, size: u64) -> Result<Vec<u8>> {
+        let within = |error: Error| error.within(format_args!("read {digest} of {}", self.0.name));
+        if size > MAX_DOCUMENT {
+            return Err(within(Error::new(format!(
+                "it has {size} bytes, too many for a document"
+            ))));
+        }
+        let mut content = Vec::new();
+        let mut blob = self.blob(digest, size, &[])?;
+        std::io::Read::read_to_end(&mut blob, &mut content).map_err(super::broken)?;
+        match Digest::of(&content) {
+            actual if actual == *digest => Ok(content),
+            actual => Err(within(Error::new(format!("the content has the digest {actual}")))),
+        }
+    }
+
+    /// Opens a blob. `urls` are where a manifest says that a foreign layer is to be had; they are
+    /// asked, without any credential, only when the registry does not have it.
+    ///
+    /// It ends after just `size` bytes, over as many connections as that takes. Whoever reads it
+    /// compares the digest. [`broken`](super::broken) gives the words of a failed read.
+    pub fn blob(&self, digest: &Digest, size: u64, urls: &[String]) -> Result<Blob> {
+        Blob::open(self.clone(), *digest, size, urls)
+    }
 }
 
 impl Blob {

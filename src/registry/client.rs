@@ -5,16 +5,17 @@ use std::sync::Arc;
 use serde::Deserialize;
 use ureq::http::Method;
 
-use super::blob::Blob;
-use super::failure::{Failure, no_registry, of_io, refusal};
-use super::http::{Ask, Response, authority};
+use super::address::authority;
+use super::failure::{Failure, of_io};
+use super::http::{Ask, Response};
+use super::refusal::{no_registry, refusal};
 use super::session::{Patience, Session, Target};
 use super::{Access, Location, Notice, Shared};
 use crate::error::{Error, Result};
 use crate::image::{Digest, Reference};
 
 /// The largest manifest, index or config that is read; registries refuse manifests of 4 MiB.
-const MAX_DOCUMENT: u64 = 4 << 20;
+pub(super) const MAX_DOCUMENT: u64 = 4 << 20;
 const INDEX: &str = "application/vnd.oci.image.index.v1+json";
 const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 const DOCKER_LIST: &str = "application/vnd.docker.distribution.manifest.list.v2+json";
@@ -83,32 +84,6 @@ impl Remote {
     /// The manifest or index of this digest, as an index names it.
     pub fn manifest_at(&self, digest: Digest) -> Result<Document> {
         self.manifest(&Reference::parse(&format!("{}@{digest}", self.0.name))?)
-    }
-
-    /// A small blob, such as a config, verified. More than 4 MiB are refused.
-    pub fn document(&self, digest: &Digest, size: u64) -> Result<Vec<u8>> {
-        let within = |error: Error| error.within(format_args!("read {digest} of {}", self.0.name));
-        if size > MAX_DOCUMENT {
-            return Err(within(Error::new(format!(
-                "it has {size} bytes, too many for a document"
-            ))));
-        }
-        let mut content = Vec::new();
-        let mut blob = self.blob(digest, size, &[])?;
-        std::io::Read::read_to_end(&mut blob, &mut content).map_err(super::broken)?;
-        match Digest::of(&content) {
-            actual if actual == *digest => Ok(content),
-            actual => Err(within(Error::new(format!("the content has the digest {actual}")))),
-        }
-    }
-
-    /// Opens a blob. `urls` are where a manifest says that a foreign layer is to be had; they are
-    /// asked, without any credential, only when the registry does not have it.
-    ///
-    /// It ends after just `size` bytes, over as many connections as that takes. Whoever reads it
-    /// compares the digest. [`broken`](super::broken) gives the words of a failed read.
-    pub fn blob(&self, digest: &Digest, size: u64, urls: &[String]) -> Result<Blob> {
-        Blob::open(self.clone(), *digest, size, urls)
     }
 
     /// Asks each place in turn, mirrors first, for what can be asked of any of them. `take` makes

@@ -10,8 +10,8 @@ use ureq::http::Method;
 
 use super::credentials::{self, Credential, LEGACY_HUB, encode, names};
 use super::environment::read;
-use super::failure::refusal;
 use super::http::Ask;
+use super::refusal::refusal;
 use super::session::{Patience, Session, Target};
 use super::{Location, Options, Registries};
 use crate::error::{During, Error, Result};
@@ -51,7 +51,7 @@ impl Registries {
         match response.status {
             // A registry says which protocol it speaks, a web server gives its start page.
             200 if response.media_type() == "text/html" => {
-                Err(within(super::failure::no_registry(&host)))
+                Err(within(super::refusal::no_registry(&host)))
             }
             200 => Ok(()),
             401 | 403 => Err(wrong_password(registry)),

@@ -8,6 +8,7 @@
 //! registry are bounded in size and time, and verified by their digests: documents here, blobs by
 //! whoever reads them.
 
+mod address;
 mod blob;
 mod challenge;
 mod client;
@@ -20,6 +21,7 @@ mod http;
 mod login;
 mod names;
 mod proxy;
+mod refusal;
 mod session;
 mod tls;
 mod upload;

@@ -9,10 +9,12 @@ use std::time::{Duration, Instant};
 use serde::Deserialize;
 use ureq::http::{Method, Uri, header};
 
+use super::address::{address, authority};
 use super::challenge::{self, Challenge};
 use super::credentials::Credential;
-use super::failure::{Failure, MAX_RETRIES, refusal};
-use super::http::{self, Ask, Payload, Response, Trust, authority};
+use super::failure::{Failure, MAX_RETRIES};
+use super::http::{Ask, Payload, Response, Trust};
+use super::refusal::refusal;
 use super::{Location, Notice, Shared};
 use crate::error::{Error, Result};
 
@@ -164,7 +166,7 @@ impl Session {
         };
         let trust = self.location.trust();
         let over = |scheme: &str, ask: &mut Ask<'_>| {
-            let uri = http::address(scheme, &self.location.host, path).map_err(Failure::lasting)?;
+            let uri = address(scheme, &self.location.host, path).map_err(Failure::lasting)?;
             shared.http.send(&uri, ask, authorization, trust)
         };
         let known = *lock(&self.scheme);
@@ -192,7 +194,7 @@ impl Session {
         // Without TLS only what was itself spoken to without.
         let is_as_safe = scheme == "https" || *lock(&self.scheme) == Some("http");
         is_as_safe
-            && http::address(scheme, &self.location.host, "/")
+            && address(scheme, &self.location.host, "/")
                 .is_ok_and(|own| authority(&own) == authority(uri))
     }
 
@@ -291,7 +293,7 @@ impl Session {
             }
             _ => return Err(wrong("its token server has no address")),
         }
-        let own = http::address("https", named, "/").map_err(Failure::lasting)?;
+        let own = address("https", named, "/").map_err(Failure::lasting)?;
         let trust = match self.location.insecure && uri.host() == own.host() {
             true => Trust::Insecure,
             false => Trust::Verified,

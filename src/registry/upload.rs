@@ -4,9 +4,11 @@ use std::io::Read;
 
 use ureq::http::{Method, Uri, header};
 
+use super::address::{authority, join};
 use super::client::{Remote, is_absent, manifest_path};
-use super::failure::{Failure, refusal};
-use super::http::{Ask, Content, Payload, Response, authority, join, refuse_downgrade};
+use super::failure::Failure;
+use super::http::{Ask, Content, Payload, Response, refuse_downgrade};
+use super::refusal::refusal;
 use super::session::{Patience, Target, pause};
 use crate::error::{Error, Result};
 use crate::image::{Digest, Reference};

@@ -41,6 +41,7 @@ mod spool;
 mod staging;
 mod strays;
 mod stream;
+mod tag;
 mod unpack;
 mod usage;
 mod view;
@@ -188,7 +189,7 @@ impl Store {
 
     /// Gives an image more names, in place of the images that had them.
     pub fn tag(&self, wanted: &Wanted<'_>, names: &[Reference]) -> Result<()> {
-        catalogue::tag(self, wanted, names)
+        tag::tag(self, wanted, names)
     }
 
     /// Removes names, and what no other name needs. Each is tried; the errors are those of the ones
@@ -212,6 +213,33 @@ impl Store {
     /// What takes how much room. Looks at every file of the store.
     pub fn usage(&self) -> Result<Usage> {
         usage::usage(self)
+    }
+
+    /// Verifies the store, or these images alone: all that belongs to them, each layer wholly. The
+    /// store must be writable, and is not changed.
+    pub fn check(&self, wanted: &[Wanted<'_>], progress: &dyn Progress) -> Result<Report> {
+        check::check(self, wanted, progress)
+    }
+
+    /// Mends what a check has found, and says of each fault what came of it; `told` comes before.
+    /// What is lost is removed, and the names that lead to it stay.
+    pub fn repair(&self, report: &mut Report, told: &dyn Fn(&Fault)) -> Result<()> {
+        repair::repair(self, report, told)
+    }
+
+    /// The images of which something is lost, by name, and where they can be had again.
+    pub fn to_bring(&self, report: &Report) -> Result<BTreeMap<String, Origin>> {
+        repair::to_bring(self, report)
+    }
+
+    /// Looks again at what was missing after images were brought.
+    pub fn confirm(&self, report: &mut Report) -> Result<()> {
+        repair::confirm(self, report)
+    }
+
+    /// Writes the tar stream of a layer, without verifying it.
+    pub fn write_layer(&self, layer: &Digest, to: &mut dyn Write) -> Result<()> {
+        rebuild::write(self, layer, to)
     }
 
     /// All images, sorted by name.
