@@ -104,7 +104,7 @@ pub(super) fn missing(layer: &Digest) -> Error {
 fn share(dir: &OwnedFd, name: &str, flags: OFlag, path: &Path) -> Result<Option<Held>> {
     loop {
         let file = match openat(dir, name, flags, Mode::empty()) {
-            Err(Errno::ENOENT) => return Ok(None),
+            Err(errno) if is_none(errno, flags) => return Ok(None),
             opened => opened.at("open", path.join(name))?,
         };
         let lock = lock_shared(file, &path.join(name))?;
@@ -136,7 +136,7 @@ fn lock_shared(mut file: OwnedFd, path: &Path) -> Result<Flock<OwnedFd>> {
 
 fn claim(dir: &OwnedFd, name: &str, flags: OFlag, path: &Path) -> Result<Claim> {
     let file = match openat(dir, name, flags, Mode::empty()) {
-        Err(Errno::ENOENT) => return Ok(Claim::Gone),
+        Err(errno) if is_none(errno, flags) => return Ok(Claim::Gone),
         opened => opened.at("open", path.join(name))?,
     };
     match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
@@ -147,6 +147,12 @@ fn claim(dir: &OwnedFd, name: &str, flags: OFlag, path: &Path) -> Result<Claim> 
             false => Ok(Claim::Gone),
         },
     }
+}
+
+/// Whether an error of open means that there is no such thing. What has the name of a layer and is
+/// no directory is none: a check tells it as a stray.
+fn is_none(errno: Errno, flags: OFlag) -> bool {
+    errno == Errno::ENOENT || (errno == Errno::ENOTDIR && flags.contains(OFlag::O_DIRECTORY))
 }
 
 fn is_still_at(dir: &OwnedFd, name: &str, file: impl AsFd) -> Result<bool, Errno> {

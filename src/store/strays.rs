@@ -52,9 +52,17 @@ pub(super) fn strays(store: &Store) -> Result<Vec<Fault>> {
     let parts = |name: &str| {
         matches!(name, "fs" | "info" | "skeleton" | "files" | "replaced" | "packed.json")
     };
+    let mut no_layers = Vec::new();
     for layer in look(Path::new("layers"), &layer)? {
-        look(&layer, &parts)?;
+        // Never into what a link leads to.
+        match std::fs::symlink_metadata(store.path.join(&layer)) {
+            Ok(stat) if !stat.is_dir() => no_layers.push(layer),
+            _ => drop(look(&layer, &parts)?),
+        }
     }
+    found.extend(no_layers.into_iter().map(|path| {
+        Fault::new(Place::Stray(path), vec!["is no directory".to_owned()], Remedy::Remove)
+    }));
     found.sort_by(|a, b| a.place.cmp(&b.place));
     Ok(found)
 }

@@ -217,7 +217,11 @@ impl Pull<'_> {
                 std::thread::Builder::new()
                     .name("casemate-pull".to_owned())
                     .spawn_scoped(scope, || run.work())
-                    .map_err(|error| Error::os("start", "a thread", error))?;
+                    .map_err(|error| {
+                        // Those that run would go on to the last layer before it is told.
+                        run.stop.store(true, Ordering::Relaxed);
+                        Error::os("start", "a thread", error)
+                    })?;
             }
             run.work();
             Ok(())

@@ -256,7 +256,11 @@ impl Run<'_> {
                 std::thread::Builder::new()
                     .name("casemate-push".to_owned())
                     .spawn_scoped(scope, run)
-                    .map_err(|error| Error::os("start", "a thread", error))?;
+                    .map_err(|error| {
+                        // Those that run would go on to the last layer before it is told.
+                        self.stop.store(true, Ordering::Relaxed);
+                        Error::os("start", "a thread", error)
+                    })?;
             }
             run();
             Ok(())

@@ -9,7 +9,7 @@ use std::process::{Child, Command, Output, Stdio};
 
 use casemate::image::{Compression, Digest};
 use casemate::registry::{Environment, Options, Registries};
-use casemate::store::{Fault, Place, Remedy, Report, State, Store, Wanted};
+use casemate::store::{Fault, Place, Prune, Remedy, Report, State, Store, Wanted};
 use casemate::transfer::{self, Platforms, Unwatched};
 use serde_json::Value;
 
@@ -181,6 +181,26 @@ user_tests! {
     fn what_was_packed_for_sending_is_casemates(home) {
         let (_, _, [id, _]) = two_layers(home);
         open(home).spool().pack(&id, Compression::Gzip).unwrap();
+        assert_whole(home);
+    }
+
+    fn what_only_has_the_name_of_a_layer_goes(home) {
+        let (store, [first, _], [id, _]) = two_layers(home);
+        let precious = home.join("precious");
+        fs::create_dir(&precious).unwrap();
+        fs::write(precious.join("keep"), "mine").unwrap();
+        let other = store.join("layers").join(format!("sha256-{}", Digest::of(b"x").hex()));
+        std::os::unix::fs::symlink(&precious, &other).unwrap();
+        fs::rename(first.parent().unwrap(), home.join("aside")).unwrap();
+        fs::write(first.parent().unwrap(), "").unwrap();
+        Store::open(&home.join("data")).unwrap().prune(&Prune::default(), false).unwrap();
+        let faults = places(&repair(home));
+        let name = |path: &Path| format!("layers/{}", path.file_name().unwrap().to_str().unwrap());
+        assert_eq!(faults[&name(&other)], State::Mended);
+        assert_eq!(faults[&name(first.parent().unwrap())], State::Mended);
+        assert_eq!(faults[&id.to_string()], State::Missing);
+        assert_eq!(fs::read(precious.join("keep")).unwrap(), b"mine");
+        import(home, "test", &home.join("oci"));
         assert_whole(home);
     }
 
