@@ -4,7 +4,7 @@ use ureq::http::Uri;
 
 use crate::error::{Error, Result};
 
-/// The registry of names that say none, and the host that serves it.
+/// The registry of names that say none, and the host that serves it: docker.io itself does not.
 pub(super) const HUB: &str = "docker.io";
 pub(super) const HUB_HOST: &str = "registry-1.docker.io";
 

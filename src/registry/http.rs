@@ -25,7 +25,6 @@ const ANSWER: Duration = Duration::from_secs(120);
 const MAX_REDIRECTS: usize = 10;
 const MAX_HEADERS: usize = 64 * 1024;
 const MAX_DRAINED: u64 = 16 * 1024;
-/// docker.io is no registry's address.
 
 /// Whether a host was named insecure: then nothing that it says of itself is verified.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

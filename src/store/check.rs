@@ -11,11 +11,11 @@ use nix::sys::stat::fstat;
 
 use super::fault::{Fault, Place, Remedy, Report};
 use super::hold::Held;
-use super::index::{Entry, Index, Origin};
+use super::index::{Entry, Index};
 use super::intake::Intake;
 use super::layer::{Info, directory_name};
 use super::lookup::{self, Wanted};
-use super::{Store, catalogue, collect, compare, open_directory, rebuild, repair, strays};
+use super::{Store, catalogue, collect, compare, open_directory, rebuild, strays};
 use crate::error::{During, Error, Result};
 use crate::image::{Config, Digest, Hashing, Manifest};
 

@@ -47,6 +47,8 @@ mod usage;
 mod view;
 mod workshop;
 
+use std::collections::BTreeMap;
+use std::io::Write;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
