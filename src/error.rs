@@ -94,7 +94,14 @@ impl Error {
         self
     }
 
-    /// The errno of the system call that failed, if it was one.
+    /// Says what kind of failure it is, as the errno that a system call would have given.
+    #[must_use]
+    pub fn kind(mut self, errno: nix::errno::Errno) -> Self {
+        self.errno = Some(errno);
+        self
+    }
+
+    /// The errno of the system call that failed, if it was one, or the one that says its kind.
     pub fn errno(&self) -> Option<nix::errno::Errno> {
         self.errno
     }

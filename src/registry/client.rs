@@ -152,6 +152,11 @@ impl Remote {
 /// A manifest that could not be had.
 fn missing(failure: Failure, operation: &str, reference: &Reference) -> Error {
     let error = failure.error.within(format_args!("{operation} {reference}"));
+    // Registries also refuse, by 401 or 403, what does not exist.
+    let error = match failure.status {
+        Some(401 | 403 | 404) => error.kind(nix::errno::Errno::ENOENT),
+        _ => error,
+    };
     match failure.status {
         Some(404) if reference.digest().is_none() && reference.tag() == "latest" => error
             .hint("check the name; the tag is latest where none is named, and may not be there"),

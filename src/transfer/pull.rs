@@ -5,6 +5,8 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use nix::errno::Errno;
+
 use super::watch::Watch;
 use crate::error::{Error, Result};
 use crate::image::{self, Config, Digest, LayerDescriptor, Manifest, Platform, Reference};
@@ -71,7 +73,10 @@ pub fn pull(
                 let Some(intake) = intake.take() else { break };
                 return one.take(intake, document);
             }
-            Err(error) => failed.push(error),
+            // Only one that does not have it is passed over: what is meant by a name must not depend
+            // on which registry can be reached today.
+            Err(error) if error.errno() == Some(Errno::ENOENT) => failed.push(error),
+            Err(error) => return Err(error),
         }
     }
     let last = failed.pop().unwrap_or_else(|| Error::new(format!("pull {wanted}: no registry")));

@@ -138,6 +138,13 @@ fn short_names_are_what_registries_conf_says() {
     // Neither has it: both are named.
     let output = home.casemate(["pull", "none"]).output();
     output.refuses(125, &[&format!("{a}/none"), &format!("{b}/none")]);
+    // One that cannot be reached may have it: the second is not asked in its place.
+    let before = second.requests().len();
+    let mut first = first;
+    first.stop();
+    home.casemate(["rmi", &full]).output().succeeds();
+    home.casemate(["pull", "-q", "app"]).output().refuses(125, &[&a, "refused"]);
+    assert_eq!(second.requests().len(), before);
 }
 
 #[test]
