@@ -3,6 +3,8 @@
 use std::fmt;
 use std::path::Path;
 
+use serde::{Deserialize, Serialize};
+
 /// The exit codes that are casemate's own, as podman and chroot(1) use them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Exit {
@@ -119,6 +121,42 @@ impl Error {
     /// The hints, first to last.
     pub fn hints(&self) -> &[String] {
         &self.hints
+    }
+}
+
+/// How many characters of a long text stay at either end of a [`Told`]. Only a foreign name can be
+/// long, and what is wrong with it comes at the end.
+const SHOWN: usize = 2000;
+/// How many hints go along; in JSON a character takes six bytes at the most.
+const HINTS: usize = 4;
+
+/// An error on its way from one process to the one that prints it, cut to a length that fits into
+/// a datagram of 128 KiB.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Told {
+    message: String,
+    hints: Vec<String>,
+}
+
+impl Told {
+    /// The words of an error.
+    pub fn of(error: &Error) -> Self {
+        let short = |text: &str| {
+            let length = text.chars().count();
+            if length <= 2 * SHOWN {
+                return text.to_owned();
+            }
+            let start: String = text.chars().take(SHOWN).collect();
+            let end: String = text.chars().skip(length - SHOWN).collect();
+            format!("{start}…{end}")
+        };
+        let hints = error.hints.iter().take(HINTS).map(|hint| short(hint)).collect();
+        Told { message: short(&error.message), hints }
+    }
+
+    /// The error again.
+    pub fn into_error(self) -> Error {
+        self.hints.into_iter().fold(Error::new(self.message), Error::hint)
     }
 }
 

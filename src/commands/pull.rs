@@ -1,11 +1,8 @@
 //! `casemate pull`: brings images from registries, and what `run --pull` does.
 
-use nix::unistd::{Pid, getpid, getppid};
-use serde::{Deserialize, Serialize};
-
 use super::registries;
 use crate::cli::{PullArgs, RegistryArgs};
-use crate::error::{During, Error, Exit, Result};
+use crate::error::{During, Error, Exit, Result, Told};
 use crate::host::Directories;
 use crate::image::{Digest, Platform, Reference};
 use crate::profile::Pull;
@@ -16,6 +13,7 @@ use crate::sys::clone::{self, Forked};
 use crate::sys::process;
 use crate::transfer::{self, Platforms, Pulled, Watch};
 use crate::ui::{self, Progress, Show};
+use nix::unistd::{Pid, getpid, getppid};
 
 /// Pulls each; standard output gets the names alone, for scripts.
 pub(super) fn pull(args: &PullArgs, directories: &Directories) -> Result<i32> {
@@ -157,15 +155,9 @@ impl Obtain<'_> {
                     let args = RegistryArgs::default();
                     pull_one(reference, None, &args, self.directories, self.quiet)
                 });
-                let told = match &pulled {
-                    Ok(_) => Told::default(),
-                    Err(error) => {
-                        Told { message: Some(error.to_string()), hints: error.hints().to_vec() }
-                    }
-                };
+                let told = pulled.as_ref().err().map(Told::of);
                 // Without an answer the other side tells that this process ended.
-                let _told = serde_json::to_vec(&told)
-                    .map(|text| theirs.send(&text[..text.len().min(MESSAGE)], &[]));
+                let _told = serde_json::to_vec(&told).map(|text| theirs.send(&text, &[]));
                 clone::exit_now(0)
             }
             Forked::Parent(child) => {
@@ -173,13 +165,9 @@ impl Obtain<'_> {
                 let answer = ours.receive(MESSAGE).during("receive from", "the pulling process")?;
                 clone::wait_for_end(&child.pidfd).during("wait for", "the pulling process")?;
                 let (text, _) = answer.ok_or_else(|| ended(reference))?;
-                let told: Told = serde_json::from_slice(&text).map_err(|_| ended(reference))?;
-                match told.message {
-                    None => Ok(()),
-                    Some(message) => {
-                        Err(told.hints.into_iter().fold(Error::new(message), Error::hint))
-                    }
-                }
+                let told: Option<Told> =
+                    serde_json::from_slice(&text).map_err(|_| ended(reference))?;
+                told.map_or(Ok(()), |told| Err(told.into_error()))
             }
         }
     }
@@ -197,11 +185,4 @@ fn ended(reference: &Reference) -> Error {
 }
 
 /// The longest answer.
-const MESSAGE: usize = 64 << 10;
-
-/// What the pulling process says at its end.
-#[derive(Default, Serialize, Deserialize)]
-struct Told {
-    message: Option<String>,
-    hints: Vec<String>,
-}
+const MESSAGE: usize = 128 << 10;

@@ -3,14 +3,12 @@
 use nix::errno::Errno;
 use serde::{Deserialize, Serialize};
 
-use crate::error::Error;
+use crate::error::{Error, Told};
 use crate::image::{Compression, Digest};
 use crate::store::unpack::Unpacked;
 
 /// The longest message.
-pub(super) const LIMIT: usize = 64 << 10;
-/// How many characters of a long text stay at either end; in JSON one takes six bytes at the most.
-const SHOWN: usize = 2000;
+pub(super) const LIMIT: usize = 128 << 10;
 
 /// What fails whatever the archive is like.
 const SYSTEM: [Errno; 6] =
@@ -51,8 +49,8 @@ pub(super) enum Answer {
     },
     /// It failed.
     Failed {
-        message: String,
-        hints: Vec<String>,
+        /// Why.
+        told: Told,
         /// Digest and length of the whole stream, where it lies in a file.
         stream: Option<(Digest, u64)>,
         /// The system failed, whatever the archive is like: a full disk.
@@ -63,19 +61,8 @@ pub(super) enum Answer {
 impl Answer {
     /// A failure on its way to the process that prints it.
     pub(super) fn failed(error: &Error, stream: Option<(Digest, u64)>) -> Self {
-        // Only a name can be long; what is wrong with it comes at the end.
-        let short = |text: &str| {
-            let length = text.chars().count();
-            if length <= 2 * SHOWN {
-                return text.to_owned();
-            }
-            let start: String = text.chars().take(SHOWN).collect();
-            let end: String = text.chars().skip(length - SHOWN).collect();
-            format!("{start}…{end}")
-        };
         Answer::Failed {
-            message: short(&error.to_string()),
-            hints: error.hints().iter().map(|hint| short(hint)).collect(),
+            told: Told::of(error),
             stream,
             system: error.errno().is_some_and(|errno| SYSTEM.contains(&errno)),
         }
@@ -84,9 +71,7 @@ impl Answer {
     /// The error that it is; anything but a failure is out of place where this is asked.
     pub(super) fn into_error(self) -> Error {
         match self {
-            Answer::Failed { message, hints, .. } => {
-                hints.into_iter().fold(Error::new(message), Error::hint)
-            }
+            Answer::Failed { told, .. } => told.into_error(),
             other => Error::new(format!("unpack: unexpected answer {other:?}")),
         }
     }
