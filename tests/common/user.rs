@@ -154,10 +154,18 @@ fn install(user: &User) {
     remove_tree(&user.base.join("imported"));
     fs::create_dir(user.base.join("imported")).unwrap();
     let fresh = user.base.join("bin/.casemate");
-    fs::copy(built, &fresh).unwrap();
-    fs::set_permissions(&fresh, Permissions::from_mode(0o755)).unwrap();
+    install_program(built, &fresh, 0o755);
     fs::rename(&fresh, user.casemate()).unwrap();
     fs::write(stamp_file, stamp).unwrap();
+}
+
+/// Copies a program, by another process. The kernel does not start a file that somebody holds open
+/// for writing (ETXTBSY), and a process that another test starts at the wrong moment inherits the
+/// descriptor that this one writes with.
+pub fn install_program(from: &Path, to: &Path, mode: u32) {
+    let mode = format!("{mode:o}");
+    let status = Command::new("install").args(["-m", &mode]).args([from, to]).status().unwrap();
+    assert!(status.success(), "install {}", to.display());
 }
 
 /// Removes a tree that may hold directories without permissions, as `rm -rf` after `chmod` does.

@@ -1,11 +1,10 @@
 //! A directory of one test, owned by the test user and removed at the end.
 
-use std::fs::{self, Permissions};
-use std::os::unix::fs::PermissionsExt;
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use super::user::{remove_tree, user};
+use super::user::{install_program, remove_tree, user};
 
 pub struct Workspace(PathBuf);
 
@@ -39,9 +38,11 @@ impl Workspace {
 
     /// As `file`, executable.
     pub fn script(&self, name: &str, contents: &str) -> String {
-        let path = self.file(name, contents);
-        fs::set_permissions(&path, Permissions::from_mode(0o755)).unwrap();
-        path
+        let text = self.file(&format!("{name}.text"), contents);
+        install_program(Path::new(&text), &self.0.join(name), 0o755);
+        fs::remove_file(text).unwrap();
+        user().own(&self.0.join(name));
+        self.at(name)
     }
 
     pub fn directory(&self, name: &str) -> String {

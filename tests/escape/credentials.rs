@@ -1,8 +1,5 @@
 //! Capabilities, set-uid programs and the flags that bar the way back to them.
 
-use std::fs::{self, Permissions};
-use std::os::unix::fs::PermissionsExt;
-
 use crate::common::{
     Image, Run, boxed_probe, casemate, image, plain_probe, probe, require_root, user,
 };
@@ -49,8 +46,7 @@ fn escape_25_a_set_uid_program_of_the_host_gives_nothing() {
         return;
     }
     let program = user().base.join("bin/probe-suid");
-    fs::copy(probe(), &program).unwrap();
-    fs::set_permissions(&program, Permissions::from_mode(0o4755)).unwrap();
+    crate::common::user::install_program(probe(), &program, 0o4755);
     let (uid, gid) = (user().uid, user().gid);
     let plain = Run::new(&program).arg("ids").text();
     assert_eq!(plain, format!("{uid} 0 0 {gid} {gid} {gid}"), "the control");
