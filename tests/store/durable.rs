@@ -34,8 +34,11 @@ fn verify(home: &Path) -> Result<(), String> {
     store.verify(&image, &layers).map_err(|error| format!("{error} {:?}", error.hints()))
 }
 
+/// What it is called, and what it does to the layer of this tree.
+type Damage = (&'static str, fn(&Path));
+
 /// Ways in which a disk may have lost a part of a layer.
-fn damages() -> [(&'static str, fn(&Path)); 7] {
+fn damages() -> [Damage; 7] {
     [
         ("a file is empty", |tree| fs::write(tree.join("d/one"), "").unwrap()),
         ("a file is zeroes", |tree| fs::write(tree.join("d/one"), [0; 5]).unwrap()),
@@ -51,7 +54,7 @@ fn damages() -> [(&'static str, fn(&Path)); 7] {
     ]
 }
 
-fn described(tree: &PathBuf) -> Vec<(PathBuf, String)> {
+fn described(tree: &Path) -> Vec<(PathBuf, String)> {
     describe(tree).into_iter().collect()
 }
 
