@@ -12,6 +12,7 @@ pub mod error;
 pub mod host;
 pub mod identity;
 pub mod image;
+pub mod index;
 pub mod launch;
 mod place;
 pub mod profile;

@@ -50,7 +50,8 @@ pub(super) fn strays(store: &Store) -> Result<Vec<Fault>> {
     look(Path::new("oci/blobs"), &|name| name == "sha256")?;
     look(Path::new("oci/blobs/sha256"), &digest)?;
     let parts = |name: &str| {
-        const PARTS: [&str; 6] = ["fs", "info", "skeleton", "files", "replaced", "packed.json"];
+        const PARTS: [&str; 7] =
+            ["fs", "index", "info", "skeleton", "files", "replaced", "packed.json"];
         PARTS.contains(&name) || durable::MARKS.contains(&name)
     };
     let mut no_layers = Vec::new();

@@ -17,6 +17,7 @@ mod durable;
 mod faults;
 mod formats;
 mod hostile;
+mod index;
 mod layers;
 mod manage;
 mod repair;
