@@ -5,12 +5,12 @@
 //! hold together, which is whole as long as the machine runs. One without a mark that was made
 //! before the machine was last started may be anything, and is verified before it is used.
 
+use std::ffi::CStr;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 use nix::errno::Errno;
-use nix::fcntl::{AtFlags, OFlag, openat};
+use nix::fcntl::{OFlag, openat};
 use nix::sys::stat::Mode;
-use nix::unistd::{AccessFlags, faccessat};
 
 use super::check;
 use super::hold::{Claim, Held};
@@ -20,15 +20,16 @@ use super::{Image, Store, open_directory};
 use crate::error::{During, Error, Result};
 use crate::image::Digest;
 use crate::sys::clone::{self, Forked};
-use crate::sys::fs::syncfs;
+use crate::sys::fs::{get_xattr, set_xattr, syncfs};
 use crate::sys::process;
 
-/// In a layer's directory: the disk has all of it.
-const ON_DISK: &str = "on-disk";
-/// In a layer's directory: the disk refused a part of it, so that it may be gone at any time.
-const REFUSED: &str = "refused";
-/// Both.
-pub(super) const MARKS: [&str; 2] = [ON_DISK, REFUSED];
+/// The mark, an extended attribute of the layer's directory: no file that comes behind an import is in
+/// the way of who removes the layer, or all of the store, meanwhile.
+const MARK: &CStr = c"user.casemate.disk";
+/// The disk has all of it.
+const WRITTEN: &[u8] = b"written";
+/// The disk refused a part of it, so that it may be gone at any time.
+const REFUSED: &[u8] = b"refused";
 
 /// Tells this start of the machine from every other; `None` where /proc does not say.
 pub(super) fn boot() -> Option<String> {
@@ -43,14 +44,16 @@ pub(super) fn uncertain(store: &Store, layers: &[Digest]) -> Result<Vec<Digest>>
     let mut boot_id = None;
     let mut found = Vec::new();
     for layer in layers {
-        if has(&dir, layer, ON_DISK) {
+        let mark = open(&dir, &directory_name(layer)).ok();
+        let mark = mark.and_then(|layer| get_xattr(layer, MARK).ok()?).unwrap_or_default();
+        if mark == WRITTEN {
             continue;
         }
         let boot_id = boot_id.get_or_insert_with(boot);
         let is_certain = match Info::read(store, layer) {
             // One that waited for the disk.
             Ok(Some(Info { boot: None, .. })) => true,
-            Ok(Some(info)) => info.boot == *boot_id && !has(&dir, layer, REFUSED),
+            Ok(Some(info)) => info.boot == *boot_id && mark != REFUSED,
             // The record itself is lost.
             Ok(None) | Err(_) => false,
         };
@@ -59,11 +62,6 @@ pub(super) fn uncertain(store: &Store, layers: &[Digest]) -> Result<Vec<Digest>>
         }
     }
     Ok(found)
-}
-
-fn has(layers: &OwnedFd, layer: &Digest, mark: &str) -> bool {
-    let path = format!("{}/{mark}", directory_name(layer));
-    faccessat(layers, path.as_str(), AccessFlags::F_OK, AtFlags::AT_SYMLINK_NOFOLLOW).is_ok()
 }
 
 /// Whether a layer is whole, which takes reading all of it; it is on disk afterwards. The caller
@@ -77,7 +75,7 @@ fn is_whole(store: &Store, intake: &Intake<'_>, layer: &Digest) -> Result<bool> 
     // What was read may have come from memory.
     intake.staging().sync()?;
     let path = store.layers_dir().join(directory_name(layer));
-    mark(&open_directory(&path)?, ON_DISK).at("mark", path)?;
+    set_xattr(open_directory(&path)?, MARK, WRITTEN).at("mark", path)?;
     Ok(true)
 }
 
@@ -174,19 +172,14 @@ fn detach(dir: &OwnedFd) -> std::io::Result<()> {
 }
 
 fn write_out(dir: &OwnedFd, layers: &[OwnedFd]) {
-    let with = if syncfs(dir).is_ok() { ON_DISK } else { REFUSED };
+    let mark = if syncfs(dir).is_ok() { WRITTEN } else { REFUSED };
     for layer in layers {
         // A layer that was removed meanwhile needs none.
-        let _unmarked = mark(layer, with);
+        let _unmarked = set_xattr(layer, MARK, mark);
     }
 }
 
 fn open(layers: &OwnedFd, layer: &str) -> Result<OwnedFd, Errno> {
     let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
     openat(layers, layer, flags, Mode::empty())
-}
-
-fn mark(layer: &OwnedFd, mark: &str) -> Result<(), Errno> {
-    let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-    openat(layer, mark, flags, Mode::S_IRUSR | Mode::S_IWUSR).map(drop)
 }

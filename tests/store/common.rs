@@ -78,14 +78,19 @@ pub(crate) fn try_import(home: &Path, name: &str, source: &Path) -> Result<Impor
     Ok(imported)
 }
 
+/// What the directory of a layer is marked with.
+pub(crate) fn mark(layer: &Path) -> Option<String> {
+    xattr(layer, c"user.casemate.disk")
+}
+
 /// Waits until every layer is marked as being on disk: that happens behind the import.
 pub(crate) fn wait_for_the_disk(home: &Path) {
     let layers = home.join("data/casemate/store/layers");
     let deadline = Instant::now() + Duration::from_secs(60);
     for layer in fs::read_dir(&layers).unwrap() {
-        let mark = layer.unwrap().path().join("on-disk");
-        while !mark.exists() {
-            assert!(Instant::now() < deadline, "{} is not there", mark.display());
+        let layer = layer.unwrap().path();
+        while mark(&layer).as_deref() != Some("written") {
+            assert!(Instant::now() < deadline, "{} has no mark", layer.display());
             std::thread::sleep(Duration::from_millis(2));
         }
     }

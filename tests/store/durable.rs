@@ -19,7 +19,12 @@ fn restart(tree: &Path) {
     let mut record: Value = serde_json::from_slice(&fs::read(&info).unwrap()).unwrap();
     record["boot"] = json!("00000000-0000-0000-0000-000000000000");
     fs::write(&info, serde_json::to_vec(&record).unwrap()).unwrap();
-    fs::remove_file(layer.join("on-disk")).unwrap();
+    set_mark(layer, "");
+}
+
+fn set_mark(layer: &Path, mark: &str) {
+    let layer = fs::File::open(layer).unwrap();
+    casemate::sys::fs::set_xattr(&layer, c"user.casemate.disk", mark.as_bytes()).unwrap();
 }
 
 fn uncertain(home: &Path) -> Vec<Digest> {
@@ -61,12 +66,13 @@ fn described(tree: &Path) -> Vec<(PathBuf, String)> {
 user_tests! {
     fn a_layer_is_marked_when_the_disk_has_it(home) {
         let tree = import_tree(home, &two_files());
-        assert!(tree.with_file_name("on-disk").exists());
+        let layer = tree.parent().unwrap();
+        assert_eq!(mark(layer).as_deref(), Some("written"));
         // As long as the machine runs nothing else is asked.
-        fs::remove_file(tree.with_file_name("on-disk")).unwrap();
+        set_mark(layer, "");
         assert_eq!(uncertain(home), []);
         // The kernel said that the disk refused a part of it.
-        fs::write(tree.with_file_name("refused"), "").unwrap();
+        set_mark(layer, "refused");
         assert_eq!(uncertain(home).len(), 1);
         assert_whole(home);
     }
@@ -82,7 +88,7 @@ user_tests! {
         let now = nix::sys::resource::getrlimit(nix::sys::resource::Resource::RLIMIT_NOFILE);
         assert_eq!(now, limit);
         assert_eq!(uncertain(home), []);
-        assert!(tree.with_file_name("on-disk").exists());
+        assert_eq!(mark(tree.parent().unwrap()).as_deref(), Some("written"));
         assert_eq!(described(&tree), before);
         assert_eq!(fs::read_dir(home.join("data/casemate/store/staging")).unwrap().count(), 0);
         assert_whole(home);
