@@ -89,6 +89,13 @@ impl check::Progress for Silent {
 
 /// Verifies the uncertain layers of an image.
 pub(super) fn verify(store: &Store, image: &Image, layers: &[Digest]) -> Result<()> {
+    store.refuse_read_only().map_err(|error| {
+        // Its own hints say that what is in such a store can be run.
+        Error::new(format!("image {}: cannot be verified: {error}", image.name)).hint(
+            "the machine stopped before the disk had it, maybe; run it once where the store \
+                   can be written",
+        )
+    })?;
     let intake = Intake::open(store, 1)?;
     for layer in layers {
         let Some(_held) = Held::layer(store, layer)? else {
