@@ -6,6 +6,7 @@ pub mod channel;
 pub mod clone;
 pub mod extents;
 pub mod fs;
+pub mod fuse;
 pub mod map;
 pub mod mount;
 pub mod process;

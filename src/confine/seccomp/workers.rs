@@ -1,17 +1,19 @@
-//! The filters of the processes that read foreign archives.
+//! The filters of casemate's own processes: those that read foreign archives, and the one that
+//! serves a file system.
 
 use super::policy::{Clause, Condition, Operator};
 use super::{Action, Architecture, Policy, Rule};
 
-/// Jobs and answers, bytes in and out, memory, and the end.
+/// Jobs and answers.
+const TALK: &[&str] = &["recvmsg", "sendmsg"];
+
+/// Bytes in and out, memory, and the end.
 const CALLS: &[&str] = &[
     "close",
     "read",
-    "recvmsg",
     "restart_syscall",
     "rt_sigprocmask",
     "rt_sigreturn",
-    "sendmsg",
     "write",
     // the allocator and std
     "brk",
@@ -65,10 +67,37 @@ const FILES: &[&str] = &[
     "set_robust_list",
 ];
 
+/// Reading files below directories that are open. `openat` and `open` are not among them: what
+/// openat2(2) resolves is bound to its directory by what it is asked, and by Landlock.
+const SERVING: &[&str] = &[
+    "fstatfs",
+    "fstatfs64",
+    "lseek",
+    "openat2",
+    "poll",
+    "ppoll",
+    "ppoll_time64",
+    "pread64",
+    "sched_yield",
+];
+
 impl Policy {
     /// The filter of the process that inflates: it reads one descriptor and writes another, opens
     /// nothing, starts nothing, and has no address for anything.
     pub fn for_inflater(arch: Architecture) -> Self {
+        let mut policy = Policy::for_any_worker(arch);
+        policy.put(TALK, Action::Allow);
+        policy
+    }
+
+    /// The filter of the threads that serve the merged layers of an image, once they are started.
+    pub fn for_overlay_reader(arch: Architecture) -> Self {
+        let mut policy = Policy::for_any_worker(arch);
+        policy.put(SERVING, Action::Allow);
+        policy
+    }
+
+    fn for_any_worker(arch: Architecture) -> Self {
         let mut policy = Policy::new(arch, Action::KillProcess);
         policy.put(CALLS, Action::Allow);
         // Memory is never executable that was not so at the start.
