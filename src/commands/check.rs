@@ -14,7 +14,7 @@ use crate::error::Result;
 use crate::host::Directories;
 use crate::image::{Digest, Platform, Reference};
 use crate::registry::Registries;
-use crate::store::{Fault, Origin, Progress, Remedy, Report, State, Store, Wanted};
+use crate::store::{Fault, Origin, Place, Progress, Remedy, Report, State, Store, Wanted};
 use crate::transfer::{self, Platforms, Unwatched};
 use crate::ui;
 
@@ -98,7 +98,9 @@ fn way_out(fault: &Fault) -> Option<String> {
     };
     match (&fault.state, fault.remedy) {
         (State::Mended, _) => None,
-        (State::Stays(_), Remedy::Unpack) => {
+        (State::Stays(_), Remedy::Unpack | Remedy::Write)
+            if matches!(fault.place, Place::Layer(_)) =>
+        {
             Some("`casemate store check --repair` once it is free".to_owned())
         }
         (State::Found, Remedy::Bring) => Some(of_images(

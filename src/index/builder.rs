@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::hash::{BuildHasher, RandomState};
 use std::io::{self, Write};
 
-use super::format::{ANY_XATTRS, Entry, Header, Piece, Record, XATTR};
+use super::format::{ANY_XATTRS, Entry, Header, Piece, Record, WALKED, XATTR};
 use super::{Attributes, Kind, Node};
 
 /// How much a builder may take.
@@ -35,6 +35,8 @@ pub struct Builder {
     xattrs: HashMap<u32, Xattrs>,
     /// Bytes that the maps take.
     mapped: usize,
+    /// Flags of the header.
+    flags: u32,
 }
 
 type Xattrs = BTreeMap<Box<[u8]>, Box<[u8]>>;
@@ -83,6 +85,7 @@ impl Builder {
             sparse: HashMap::new(),
             xattrs: HashMap::new(),
             mapped: 0,
+            flags: 0,
         };
         builder.nodes.push(Kept::of(&Attributes::implied()));
         builder
@@ -153,6 +156,11 @@ impl Builder {
         self.mapped += name.len() + value.len() + MAP_COST;
         self.xattrs.entry(node.0).or_default().insert(name.into(), value.into());
         self.keep_within_limits()
+    }
+
+    /// Notes that the tree was read from disk, which does not say all.
+    pub(super) fn mark_walked(&mut self) {
+        self.flags |= WALKED;
     }
 
     fn note_blocks(&mut self, node: Node, attributes: &Attributes) {
@@ -251,7 +259,7 @@ impl<'a> Plan<'a> {
             numbers: vec![NONE; count],
             places: Vec::with_capacity(count),
             links: HashMap::new(),
-            header: Header { nodes: 0, entries: 0, bytes: 0, flags: 0 },
+            header: Header { nodes: 0, entries: 0, bytes: 0, flags: builder.flags },
             names: 0,
         };
         plan.add(0, 0);

@@ -15,6 +15,8 @@ pub(super) const NODE: usize = 64;
 pub(super) const ENTRY: usize = 16;
 /// A flag of the header: some node has extended attributes.
 pub(super) const ANY_XATTRS: u32 = 1;
+/// A flag of the header: made from the tree on disk, which does not say all.
+pub(super) const WALKED: u32 = 2;
 /// The lengths of an attribute's name and value, before both.
 pub(super) const XATTR: usize = 8;
 

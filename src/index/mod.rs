@@ -6,7 +6,10 @@
 //! there.
 
 mod builder;
+mod compare;
 mod format;
+pub mod override_stat;
+mod walk;
 
 use std::fs::File;
 use std::sync::Arc;
@@ -15,8 +18,10 @@ use crate::error::{During, Error, Result};
 use crate::sys::map::Mapping;
 
 pub use builder::{Builder, Full, Limits};
+pub use compare::differences;
+pub use walk::{is_images_own, walk};
 
-use format::{ANY_XATTRS, ENTRY, Entry, HEADER, Header, MAGIC, NODE, Piece, Record, XATTR};
+use format::{ANY_XATTRS, ENTRY, Entry, HEADER, Header, MAGIC, NODE, Piece, Record, WALKED, XATTR};
 
 /// The longest path that a call takes, without its NUL byte.
 const PATH_MAX: usize = 4095;
@@ -224,6 +229,12 @@ impl LayerIndex {
         self.header.flags & ANY_XATTRS != 0
     }
 
+    /// Whether it was made from the tree on disk, which does not say whose symbolic links and FIFOs
+    /// are.
+    pub fn is_walked(&self) -> bool {
+        self.header.flags & WALKED != 0
+    }
+
     fn record(&self, node: Node) -> Option<Record> {
         (node.0 < self.header.nodes).then_some(())?;
         Record::decode(self.bytes(HEADER, node.0, NODE)?.first_chunk()?)
@@ -267,6 +278,19 @@ impl LayerIndex {
         let name = self.piece(entry.name).filter(|name| is_name(name))?;
         Some((name, node))
     }
+}
+
+/// The 512-byte blocks of a file that has data at these places, which are given in order: start and
+/// length in bytes. See [`Attributes::blocks`].
+pub fn blocks(pieces: impl Iterator<Item = (u64, u64)>) -> u64 {
+    let (mut pages, mut next) = (0, 0);
+    for (start, length) in pieces.filter(|(_, length)| *length > 0) {
+        let first = (start / 4096).max(next);
+        let end = start.saturating_add(length).div_ceil(4096).max(first);
+        pages += end - first;
+        next = end;
+    }
+    pages * 8
 }
 
 /// Whether it may be the name of something in a directory.

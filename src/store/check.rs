@@ -15,7 +15,7 @@ use super::index::{Entry, Index};
 use super::intake::Intake;
 use super::layer::{Info, directory_name};
 use super::lookup::{self, Wanted};
-use super::{Store, catalogue, collect, compare, open_directory, rebuild, strays};
+use super::{Store, catalogue, collect, compare, layer_index, open_directory, rebuild, strays};
 use crate::error::{During, Error, Result};
 use crate::image::{Config, Digest, Hashing, Manifest};
 
@@ -276,8 +276,13 @@ fn layer(
         &open_directory(&path.join("fs"))?,
         &open_directory(&outline.join("fs"))?,
     )?;
+    let in_index = layer_index::differences(&path, &outline);
     intake.forget(&outline);
-    if differences.is_empty() { Ok(None) } else { broken(differences, Remedy::Unpack) }
+    match (differences, in_index?) {
+        (tree, _) if !tree.is_empty() => broken(tree, Remedy::Unpack),
+        (_, index) if !index.is_empty() => broken(index, Remedy::Write),
+        _ => Ok(None),
+    }
 }
 
 fn wrong(digest: &Digest) -> String {

@@ -84,7 +84,7 @@ pub enum Remedy {
     Remove,
     /// Removing it, and bringing the images that need it again.
     Bring,
-    /// Writing the file again, which is always the same.
+    /// Writing the file again, which is always the same; of a layer, its index.
     Write,
     /// Nothing that casemate could do.
     Nothing,

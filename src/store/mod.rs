@@ -6,6 +6,7 @@
 //!   store/layers/sha256-<hex>/fs/   an unpacked layer, by the digest of its uncompressed tar
 //!   store/layers/sha256-<hex>/skeleton  what its tar stream has beside the files' contents
 //!   store/layers/sha256-<hex>/files    which of its files other layers may have as well
+//!   store/layers/sha256-<hex>/index    what the overlay must know of the tree, without a walk
 //!   store/layers/sha256-<hex>/info  its size and where it came from
 //!   store/layers/sha256-<hex>/packed.json  what it was packed to when it was sent
 //!   store/oci/                      an OCI image layout without the layers' blobs
@@ -26,6 +27,7 @@ mod input;
 mod inspect;
 mod intake;
 mod layer;
+mod layer_index;
 mod listing;
 mod lookup;
 mod measure;
@@ -48,6 +50,7 @@ mod view;
 mod workshop;
 
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::io::Write;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -267,6 +270,12 @@ impl Store {
     /// The tree of a layer.
     pub fn layer_path(&self, layer: &Digest) -> PathBuf {
         self.layers_dir().join(Store::layer_tree(layer))
+    }
+
+    /// The index of a layer, opened for reading. One that is missing or of no use is made from the
+    /// tree, and put in its place where the store can be written.
+    pub fn layer_index(&self, layer: &Digest) -> Result<File> {
+        layer_index::open(self, layer)
     }
 
     /// A regular file as the merged layers show it; `None` where it is absent, no regular file, or

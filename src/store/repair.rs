@@ -16,7 +16,7 @@ use super::hold::{Claim, Held};
 use super::index::{Index, Origin};
 use super::intake::Intake;
 use super::layer::{Info, directory_name};
-use super::{DIRECTORY, Store, catalogue, open_directory, rebuild, remove, staging};
+use super::{DIRECTORY, Store, catalogue, layer_index, open_directory, rebuild, remove, staging};
 use crate::error::{During, Error, Result};
 use crate::image::Digest;
 use crate::sys::fs::{Resolve, c_path, exchange, openat2};
@@ -39,6 +39,7 @@ fn mend(store: &Store, intake: &Intake<'_>, fault: &Fault) -> Result<State> {
     let gone = || if fault.images.is_empty() { State::Mended } else { State::Missing };
     match (&fault.place, fault.remedy) {
         (Place::Layer(layer), Remedy::Unpack) => unpack(store, intake, layer, fault),
+        (Place::Layer(layer), Remedy::Write) => index(store, intake, layer),
         (Place::Layer(layer), _) => match take_away(store, intake, layer, fault)? {
             State::Mended => Ok(gone()),
             stays => Ok(stays),
@@ -161,6 +162,24 @@ fn unpack(store: &Store, intake: &Intake<'_>, layer: &Digest, fault: &Fault) -> 
         Err(error) => return Err(Error::os("exchange", path.join(&name).display(), error)),
     }
     Ok(State::Mended)
+}
+
+/// Makes a layer's index anew from its own stream. A box that uses the old one keeps it.
+fn index(store: &Store, intake: &Intake<'_>, layer: &Digest) -> Result<State> {
+    let Some(_held) = Held::layer(store, layer)? else {
+        return Ok(State::Stays(CHANGED.to_owned()));
+    };
+    let (outline, digest) = intake.outline(|pipe| {
+        let mut pipe = std::io::BufWriter::with_capacity(256 << 10, std::fs::File::from(pipe));
+        rebuild::write(store, layer, &mut pipe)?;
+        std::io::Write::flush(&mut pipe).during("write", "the layer's stream")
+    })?;
+    let replaced = match digest == *layer {
+        true => layer_index::replace(store, layer, &outline).map(|()| State::Mended),
+        false => Ok(State::Stays(CHANGED.to_owned())),
+    };
+    intake.forget(&outline);
+    replaced
 }
 
 /// The images that are to be brought again, by name, and where they came from.

@@ -50,7 +50,7 @@ pub(super) fn strays(store: &Store) -> Result<Vec<Fault>> {
     look(Path::new("oci/blobs"), &|name| name == "sha256")?;
     look(Path::new("oci/blobs/sha256"), &digest)?;
     let parts = |name: &str| {
-        matches!(name, "fs" | "info" | "skeleton" | "files" | "replaced" | "packed.json")
+        matches!(name, "fs" | "index" | "info" | "skeleton" | "files" | "replaced" | "packed.json")
     };
     let mut no_layers = Vec::new();
     for layer in look(Path::new("layers"), &layer)? {

@@ -7,6 +7,7 @@ use std::path::{Component, Path};
 
 use super::{DIRECTORY, Image, Store, open_directory};
 use crate::error::{During, Error, Result};
+use crate::index::override_stat;
 use crate::sys::fs::{Resolve, get_xattr, identity, openat2};
 
 /// What one layer says about a path.
@@ -55,7 +56,7 @@ fn ask(root: &OwnedFd, path: &Path) -> Result<Says> {
                 return Ok(Says::Hidden);
             }
             let file = open(libc::O_RDONLY).at("open", path)?;
-            let kept = get_xattr(&file, c"user.containers.override_stat").at("stat", path)?;
+            let kept = get_xattr(&file, override_stat::NAME).at("stat", path)?;
             let kept = kept.unwrap_or_default();
             let kind = kept.split(|&byte| byte == b':').nth(3).unwrap_or_default();
             let is_device = kind.starts_with(b"char") || kind.starts_with(b"block");

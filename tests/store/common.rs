@@ -10,6 +10,7 @@ use std::process::Command;
 
 use casemate::error::Error;
 use casemate::image::Reference;
+use casemate::index::{self, LayerIndex};
 use casemate::store::{self, Image, Imported, Store};
 use nix::unistd::{Gid, Uid, chown, geteuid};
 
@@ -82,7 +83,36 @@ pub(crate) fn import(home: &Path, name: &str, source: &Path) -> (Store, Image) {
     try_import(home, name, source).unwrap_or_else(|e| panic!("{e} {:?}", e.hints()));
     let store = open(home);
     let image = store.image(&reference(name)).unwrap();
+    for layer in &image.layers {
+        assert!(is_indexed(&store.layer_path(layer)), "layer {layer} has no index");
+    }
     (store, image)
+}
+
+/// The index that a walk over the tree of a layer gives.
+pub(crate) fn walked(tree: &Path) -> LayerIndex {
+    let builder = index::walk(&fs::File::open(tree).unwrap().into()).unwrap();
+    let mut file = tempfile::tempfile().unwrap();
+    let mut out = std::io::BufWriter::new(&mut file);
+    builder.write(&mut out).unwrap();
+    std::io::Write::flush(&mut out).unwrap();
+    drop(out);
+    LayerIndex::open(&file).unwrap()
+}
+
+/// Whether an index lies beside the tree of a layer. It must be the one that a walk gives.
+pub(crate) fn is_indexed(tree: &Path) -> bool {
+    let Ok(file) = fs::File::open(tree.with_file_name("index")) else { return false };
+    let (made, walked) = (LayerIndex::open(&file).unwrap(), walked(tree));
+    assert_eq!(index::differences(&made, &walked), [""; 0], "{}", tree.display());
+    assert_eq!((made.len(), made.names()), (walked.len(), walked.names()));
+    assert_eq!(made.any_xattrs(), walked.any_xattrs());
+    assert!(!made.is_walked() && walked.is_walked());
+    for node in (0..made.len()).map(index::Node) {
+        let blocks = |index: &LayerIndex| index.attributes(node).unwrap().blocks;
+        assert_eq!(blocks(&made), blocks(&walked), "{:?}", made.path(node));
+    }
+    true
 }
 
 /// Imports an archive of one layer; the tree of that layer.

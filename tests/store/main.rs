@@ -16,6 +16,7 @@ mod common;
 mod faults;
 mod formats;
 mod hostile;
+mod index;
 mod layers;
 mod manage;
 mod repair;

@@ -4,6 +4,7 @@
 //! the last component with calls that never follow, so that neither a name nor a link made earlier
 //! leads out of the tree (CVE-2018-20990, CVE-2026-33056).
 
+mod indexed;
 mod name;
 mod override_stat;
 mod tape;
@@ -24,6 +25,7 @@ use nix::sys::stat::{Mode, mkdirat};
 use nix::unistd::{UnlinkatFlags, ftruncate, linkat, mkfifoat, symlinkat, unlinkat};
 use serde::{Deserialize, Serialize};
 
+use self::indexed::Indexed;
 use self::name::{Marker, Name};
 use self::override_stat::Owner;
 pub(super) use self::override_stat::Shown;
@@ -34,6 +36,7 @@ use super::staging::make_and_open;
 use super::{listing, skeleton};
 use crate::error::{During, Error, Result};
 use crate::image::tar::{Cut, Entry, Extent, Kind, Reader};
+use crate::index::is_images_own;
 use crate::sys::fs::{begin_writing_out, c_path, set_mtime, set_mtime_of, set_xattr};
 
 /// The most entries of one layer. The largest public images have about a million in all layers.
@@ -64,6 +67,7 @@ pub(super) struct Target {
     root: OwnedFd,
     shown: Shown,
     times: std::fs::File,
+    index: Indexed,
     /// What is kept beside the tree of a layer.
     kept: Option<Kept>,
 }
@@ -80,10 +84,11 @@ struct Kept {
 
 impl Target {
     /// A layer's directory: the tree goes to `fs`, the stream's remainder to `skeleton`, a list of
-    /// the larger files to `files`.
+    /// the larger files to `files`, and what the overlay must know to `index`.
     pub(super) fn layer(dir: &OwnedFd, shown: Shown) -> Result<Self> {
         let root = make_and_open(dir, "fs", Path::new("the layer"))?;
         let times = times_file(dir)?;
+        let index = Indexed::beside(dir)?;
         let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_CLOEXEC;
         let mode = Mode::S_IRUSR | Mode::S_IWUSR;
         let file = openat(dir, "skeleton", flags, mode).during("make", "the layer's skeleton")?;
@@ -92,14 +97,15 @@ impl Target {
         let listing = listing::Writer::new(file).during("write", "the layer's list of files")?;
         let dir = dir.try_clone().during("duplicate", "a descriptor")?;
         let kept = Kept { aside: Aside::in_layer(dir), record, listing };
-        Ok(Target { root, shown, times, kept: Some(kept) })
+        Ok(Target { root, shown, times, index, kept: Some(kept) })
     }
 
     /// A directory whose `fs` gets the tree without the contents of its files: they have their
-    /// sizes and are holes. What the stream should have become, to compare.
+    /// sizes and are holes. What the stream should have become, to compare, with its `index`.
     pub(super) fn outline(dir: &OwnedFd, shown: Shown) -> Result<Self> {
         let root = make_and_open(dir, "fs", Path::new("the outline"))?;
-        Ok(Target { root, shown, times: times_file(dir)?, kept: None })
+        let index = Indexed::beside(dir)?;
+        Ok(Target { root, shown, times: times_file(dir)?, index, kept: None })
     }
 }
 
@@ -123,6 +129,7 @@ pub(super) fn unpack(stream: &mut dyn BufRead, target: Target) -> Result<Unpacke
     let mut unpacker = Unpacker {
         tree,
         times: Times::new(target.times),
+        index: target.index,
         listing,
         blocks: 0,
         done: Unpacked::default(),
@@ -148,6 +155,7 @@ struct Unpacker {
     tree: Tree,
     /// Directories get their times last: making what is in them changes them.
     times: Times,
+    index: Indexed,
     /// None where an outline is made, which has no data.
     listing: Option<listing::Writer>,
     /// Blocks on disk at the least.
@@ -264,6 +272,7 @@ impl Unpacker {
         }
         let parent = self.tree.directory(&parent_name)?;
         self.make(&parent, &name, entry, reader)?;
+        self.index.entry(&name, entry);
         self.record_replaced(reader)
     }
 
@@ -272,6 +281,7 @@ impl Unpacker {
     fn note_implied(&mut self) -> Done {
         for name in self.tree.implied() {
             self.times.add(&name, (0, 0))?;
+            self.index.implied(&name);
         }
         Ok(())
     }
@@ -306,7 +316,9 @@ impl Unpacker {
             return Err("the root is not a directory".into());
         }
         let root = self.tree.directory(&Name::root())?;
-        self.directory_attributes(&root, Name::root(), entry)
+        self.directory_attributes(&root, Name::root(), entry)?;
+        self.index.entry(&Name::root(), entry);
+        Ok(())
     }
 
     fn whiteout(&mut self, parent_name: &Name, hidden: &OsStr) -> Done {
@@ -320,12 +332,14 @@ impl Unpacker {
             Present::Directory => tree::set_opaque(&tree::open_directory(&parent, &name)?)?,
             _ => (),
         }
+        self.index.whiteout(&name);
         Ok(())
     }
 
     fn opaque(&mut self, name: &Name) -> Done {
         let dir = self.tree.directory(name)?;
         tree::set_opaque(&dir)?;
+        self.index.opaque(name);
         self.done.opaque_root |= name.is_root();
         Ok(())
     }
@@ -524,6 +538,7 @@ impl Unpacker {
         if let Some(listing) = self.listing.take() {
             listing.finish().during("write", "the layer's list of files")?;
         }
+        self.index.finish()?;
         self.times.set_all(&mut self.tree).map_err(|error| {
             let errno = crate::error::Errno::from(error).0;
             super::with_space_hint(Error::os("set", "the times of directories", errno), errno)
@@ -536,18 +551,9 @@ fn owner(entry: &Entry) -> Owner {
     Owner { uid: entry.uid, gid: entry.gid }
 }
 
-/// Sets the attributes that are the image's own affair. `trusted.*` and `security.*` are not, nor
-/// is what overlayfs and the container tools would take for their own: a file with a foreign
-/// `user.overlay.metacopy` cannot even be opened.
+/// Sets the attributes that are the image's own affair.
 fn set_user_xattrs(file: &OwnedFd, entry: &Entry) -> Done {
-    for (name, value) in &entry.xattrs {
-        let foreign = [&b"user.overlay."[..], b"user.containers.", b"user.fuseoverlayfs."];
-        if !name.starts_with(b"user.")
-            || foreign.iter().any(|prefix| name.starts_with(prefix))
-            || name == b"user.rootlesscontainers"
-        {
-            continue;
-        }
+    for (name, value) in entry.xattrs.iter().filter(|(name, _)| is_images_own(name)) {
         let name = CString::new(name.as_slice())
             .map_err(|_| "an extended attribute's name holds a NUL byte")?;
         set_xattr(file, &name, value)?;

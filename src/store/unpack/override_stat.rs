@@ -7,6 +7,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use nix::errno::Errno;
 use nix::sys::stat::{Mode, fchmod, fstat};
 
+use crate::index::override_stat::NAME;
 use crate::sys::fs::set_xattr;
 
 /// An owner as the image has it.
@@ -71,5 +72,3 @@ impl Shown {
 pub(super) fn shown_mode(mode: u32) -> u32 {
     mode & 0o777 | 0o600
 }
-
-const NAME: &std::ffi::CStr = c"user.containers.override_stat";
