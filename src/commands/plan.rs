@@ -13,6 +13,7 @@ use crate::image::{Digest, Reference};
 use crate::profile::{self, Profile, Pull};
 use crate::sandbox::{self, ImageInput, Inputs, Own, Sandbox};
 use crate::store::{self, Held, Image, Store, Wanted};
+use crate::ui;
 
 /// More than any /etc/passwd has.
 const NAMES_LIMIT: u64 = 4 << 20;
@@ -100,6 +101,9 @@ fn image(
             find(reference, directories)??
         }
     };
+    if obtain.is_some() {
+        make_certain(&store, &image)?;
+    }
     let names = names(&store, &image)?;
     let layers_dir = store.layers_dir();
     let source = world.open(&layers_dir).at("open", &layers_dir)?;
@@ -114,6 +118,17 @@ fn image(
     };
     let in_use = InUse { store, digest: image.digest, _held: held };
     Ok((input, names, in_use))
+}
+
+/// Verifies what the machine's last stop may have damaged.
+fn make_certain(store: &Store, image: &Image) -> Result<()> {
+    let layers = store.uncertain(image)?;
+    if layers.is_empty() {
+        return Ok(());
+    }
+    let name = &image.name;
+    ui::note(&format!("verifying {name}, which may not have reached the disk before a restart"));
+    store.verify(image, &layers)
 }
 
 /// The image with its layers held. The inner error is that there is none of the name.

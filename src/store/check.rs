@@ -63,7 +63,8 @@ pub(super) fn check(
     progress: &dyn Progress,
 ) -> Result<Report> {
     let abandoned = if wanted.is_empty() { strays::abandoned(store)? } else { Vec::new() };
-    let intake = open(store)?;
+    let _more = more_files()?;
+    let intake = Intake::open(store, 1)?;
     let mut report = Report::default();
     layout(store, &mut report)?;
     let index = match Index::read(store) {
@@ -122,12 +123,25 @@ pub(super) fn check(
     Ok(report)
 }
 
-/// Processes that unpack, and as many open files as may be: two trees are walked at once, and names
-/// may be 512 deep.
-pub(super) fn open(store: &Store) -> Result<Intake<'_>> {
-    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).during("read", "the open files limit")?;
+/// Lets this process have as many files open as may be, until the returned value goes: two trees are
+/// walked at once, and names may be 512 deep.
+pub(super) fn more_files() -> Result<MoreFiles> {
+    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).during("read", "the open files limit")?;
     setrlimit(Resource::RLIMIT_NOFILE, hard, hard).during("set", "the open files limit")?;
-    Intake::open(store, 1)
+    Ok(MoreFiles { soft, hard })
+}
+
+/// The limit as it was.
+pub(super) struct MoreFiles {
+    soft: u64,
+    hard: u64,
+}
+
+impl Drop for MoreFiles {
+    fn drop(&mut self) {
+        // Lowering one's own limit is always allowed.
+        let _stays_raised = setrlimit(Resource::RLIMIT_NOFILE, self.soft, self.hard);
+    }
 }
 
 /// Says which images each fault concerns, and forgets what the images of this moment do not need
@@ -229,7 +243,7 @@ fn is_told(store: &Store, report: &Report, entry: &Entry) -> bool {
 }
 
 /// Verifies one layer, which the caller holds.
-fn layer(
+pub(super) fn layer(
     store: &Store,
     intake: &Intake<'_>,
     layer: &Digest,

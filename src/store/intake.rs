@@ -12,7 +12,7 @@ use super::layer::{Info, directory_name};
 use super::share::{self, Way};
 use super::staging::Staging;
 use super::workshop::{Done, Workshop};
-use super::{Imported, Store};
+use super::{Imported, Store, durable};
 use crate::error::{Error, Result};
 use crate::image::{Config, Digest, Reference, Section};
 
@@ -61,10 +61,19 @@ struct Arrived {
     ready: Vec<(String, Digest, Info)>,
     /// All layers of the image, until it has its name: nobody else would know that they are needed.
     held: Vec<Held>,
+    /// In their places, but not surely on disk.
+    published: Vec<Digest>,
     /// How many directories have been made.
     begun: usize,
     layers_new: usize,
     bytes: u64,
+}
+
+impl Drop for Intake<'_> {
+    fn drop(&mut self) {
+        let published = std::mem::take(&mut self.arrived().published);
+        durable::write_out_behind(self.store, &published);
+    }
 }
 
 impl<'a> Intake<'a> {
@@ -99,11 +108,19 @@ impl<'a> Intake<'a> {
             return Ok(Some(info));
         }
         // It may have to be waited for, while other layers arrive.
-        if let Some(held) = Held::layer(self.store, diff_id)? {
+        if let Some(held) = self.hold(diff_id)? {
             self.arrived().held.push(held);
             return Info::read(self.store, diff_id);
         }
         Ok(find(&self.arrived()))
+    }
+
+    /// Holds a layer that is in the store, and whole as far as one can know.
+    fn hold(&self, diff_id: &Digest) -> Result<Option<Held>> {
+        match Held::layer(self.store, diff_id)? {
+            Some(held) => durable::keep_or_take_away(self.store, self, diff_id, held),
+            None => Ok(None),
+        }
     }
 
     /// Whether a layer need not be brought.
@@ -167,7 +184,7 @@ impl<'a> Intake<'a> {
         if done.diff_id != *diff_id {
             return Err(Error::new(format!("its contents have the digest {}", done.diff_id)));
         }
-        info.write(&dir)?;
+        info.on_disk().write(&dir)?;
         self.share(diff_id, &dir)?;
         self.staging.sync()?;
         Ok(name)
@@ -232,22 +249,24 @@ impl<'a> Intake<'a> {
     /// need not be brought again. They are dangling until a name leads to them.
     pub fn settle(&self) -> Result<()> {
         let ready = std::mem::take(&mut self.arrived().ready);
-        if ready.is_empty() {
-            return Ok(());
+        // Without a way to tell one start of the machine from another, nobody could tell later
+        // whether the disk has them.
+        if ready.iter().any(|(.., info)| info.boot.is_none()) {
+            self.staging.sync()?;
         }
-        self.staging.sync()?;
         for (name, diff_id, info) in ready {
             let to = self.store.layers_dir().join(directory_name(&diff_id));
             loop {
                 if self.staging.publish_directory(&name, &to)? {
                     let mut arrived = self.arrived();
+                    arrived.published.push(diff_id);
                     arrived.layers_new += 1;
                     arrived.bytes += info.size;
                     break;
                 }
                 // Another import was faster; ours goes with the staging directory then. Unless what
                 // is there was garbage, and is gone by now.
-                if let Some(held) = Held::layer(self.store, &diff_id)? {
+                if let Some(held) = self.hold(&diff_id)? {
                     self.arrived().held.push(held);
                     break;
                 }

@@ -4,8 +4,8 @@ use std::os::fd::OwnedFd;
 
 use serde::{Deserialize, Serialize};
 
-use super::Store;
 use super::workshop::Done;
+use super::{Store, durable};
 use crate::error::{During, Error, Result};
 use crate::image::{Compression, Digest, Packed};
 
@@ -28,6 +28,10 @@ pub(super) struct Info {
     pub(super) compression: Compression,
     /// Nothing of the layers below shows through.
     pub(super) opaque_root: bool,
+    /// Which start of the machine it was made in (proc_sys_kernel(5), `random/boot_id`); `None` for
+    /// one that the disk had before it was put in its place.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) boot: Option<String>,
 }
 
 impl Info {
@@ -42,6 +46,7 @@ impl Info {
             blob_size: done.packed.size,
             compression: done.packed.compression,
             opaque_root: done.unpacked.opaque_root,
+            boot: durable::boot(),
         }
     }
 
@@ -68,11 +73,16 @@ impl Info {
         Packed { digest: self.blob, size: self.blob_size, compression: self.compression }
     }
 
+    /// The record of the same layer, put in its place only when the disk has it.
+    pub(super) fn on_disk(&self) -> Self {
+        Info { boot: None, ..self.clone() }
+    }
+
     /// Writes the record beside the tree.
     pub(super) fn write(&self, dir: &OwnedFd) -> Result<()> {
         let json = serde_json::to_vec(self)
             .map_err(|error| Error::new(format!("write the layer's record: {error}")))?;
-        super::staging::write_file(dir, "info", &json)
+        super::staging::write_file(dir, "info", &json).map(drop)
     }
 }
 

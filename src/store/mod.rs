@@ -19,6 +19,7 @@ mod check;
 mod collect;
 mod compare;
 mod directory;
+mod durable;
 mod fault;
 mod hold;
 mod import;
@@ -184,6 +185,18 @@ impl Store {
     /// values are kept, whoever removes the image meanwhile.
     pub fn hold(&self, wanted: &Wanted<'_>) -> Result<(Image, Vec<Held>)> {
         lookup::hold(self, wanted)
+    }
+
+    /// The layers of an image that may not have reached the disk before the machine stopped; see
+    /// [`Store::verify`].
+    pub fn uncertain(&self, image: &Image) -> Result<Vec<Digest>> {
+        durable::uncertain(self, &image.layers)
+    }
+
+    /// Reads these layers of an image wholly and goes on only with what is as it was imported. The
+    /// store must be writable.
+    pub fn verify(&self, image: &Image, layers: &[Digest]) -> Result<()> {
+        durable::verify(self, image, layers)
     }
 
     /// Notes that the image with this manifest was used now, for [`Store::prune`]. A store that cannot be written is no

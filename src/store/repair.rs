@@ -26,7 +26,8 @@ const CHANGED: &str = "was changed by another command meanwhile";
 
 /// Mends the faults one by one; each says what came of it.
 pub(super) fn repair(store: &Store, report: &mut Report, told: &dyn Fn(&Fault)) -> Result<()> {
-    let intake = check::open(store)?;
+    let _more = check::more_files()?;
+    let intake = Intake::open(store, 1)?;
     for fault in report.faults.iter_mut().filter(|fault| fault.remedy != Remedy::Nothing) {
         told(fault);
         fault.state = mend(store, &intake, fault)
@@ -113,14 +114,16 @@ fn take_away(store: &Store, intake: &Intake<'_>, layer: &Digest, fault: &Fault) 
     match claim(store, layer, fault)? {
         Err(stays) => Ok(stays),
         Ok(None) => Ok(State::Mended),
-        Ok(Some(_alone)) => {
-            let (path, name) = (store.layers_dir(), directory_name(layer));
-            let from = open_directory(&path)?;
-            let to = open_directory(intake.staging().path())?;
-            renameat(&from, name.as_str(), &to, name.as_str()).at("move", path.join(&name))?;
-            Ok(State::Mended)
-        }
+        Ok(Some(_alone)) => move_away(store, intake, layer).map(|()| State::Mended),
     }
+}
+
+/// Moves a layer that the caller has alone into staging.
+pub(super) fn move_away(store: &Store, intake: &Intake<'_>, layer: &Digest) -> Result<()> {
+    let (path, name) = (store.layers_dir(), directory_name(layer));
+    let from = open_directory(&path)?;
+    let to = open_directory(intake.staging().path())?;
+    renameat(&from, name.as_str(), &to, name.as_str()).at("move", path.join(&name))
 }
 
 /// Makes a layer's tree anew from its own stream, and puts it in the place of the old one in one

@@ -97,9 +97,10 @@ impl Staging {
         }
     }
 
-    /// Writes a file here, and puts it in its place with a rename.
+    /// Writes a file here, and puts it in its place with a rename when the disk has it.
     pub(super) fn publish_file(&self, content: &[u8], to: &Path) -> Result<()> {
-        write_file(&*self.dir, "file", content)?;
+        let file = write_file(&*self.dir, "file", content)?;
+        file.sync_data().map_err(|error| unwritten("file", &error))?;
         renameat(&*self.dir, "file", nix::fcntl::AT_FDCWD, to).at("rename to", to)
     }
 }
@@ -119,15 +120,18 @@ pub(super) fn make_and_open(dir: impl AsFd, name: &str, path: &Path) -> Result<O
     openat(dir.as_fd(), name, DIRECTORY, Mode::empty()).at("open", path.join(name))
 }
 
-/// Writes a new file and waits until it is on disk.
-pub(super) fn write_file(dir: impl AsFd, name: &str, content: &[u8]) -> Result<()> {
+/// Writes a new file.
+pub(super) fn write_file(dir: impl AsFd, name: &str, content: &[u8]) -> Result<File> {
     let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_CLOEXEC;
     let file = openat(dir.as_fd(), name, flags, Mode::S_IRUSR | Mode::S_IWUSR).at("make", name)?;
     let mut file = File::from(file);
-    file.write_all(content).and_then(|()| file.sync_data()).map_err(|error| {
-        let errno = crate::error::Errno::from(&error).0;
-        with_space_hint(Error::os("write", name, errno), errno)
-    })
+    file.write_all(content).map_err(|error| unwritten(name, &error))?;
+    Ok(file)
+}
+
+fn unwritten(name: &str, error: &std::io::Error) -> Error {
+    let errno = crate::error::Errno::from(error).0;
+    with_space_hint(Error::os("write", name, errno), errno)
 }
 
 /// Removes what crashed imports left.

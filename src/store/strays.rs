@@ -8,7 +8,7 @@ use nix::fcntl::{Flock, FlockArg, OFlag, openat};
 use nix::sys::stat::Mode;
 
 use super::fault::{Fault, Place, Remedy};
-use super::{Store, open_directory};
+use super::{Store, durable, open_directory};
 use crate::error::{During, Result};
 use crate::image::Digest;
 
@@ -50,7 +50,9 @@ pub(super) fn strays(store: &Store) -> Result<Vec<Fault>> {
     look(Path::new("oci/blobs"), &|name| name == "sha256")?;
     look(Path::new("oci/blobs/sha256"), &digest)?;
     let parts = |name: &str| {
-        matches!(name, "fs" | "index" | "info" | "skeleton" | "files" | "replaced" | "packed.json")
+        const PARTS: [&str; 7] =
+            ["fs", "index", "info", "skeleton", "files", "replaced", "packed.json"];
+        PARTS.contains(&name) || durable::MARKS.contains(&name)
     };
     let mut no_layers = Vec::new();
     for layer in look(Path::new("layers"), &layer)? {

@@ -247,15 +247,6 @@ pub fn syncfs(fd: impl AsFd) -> io::Result<()> {
     check(unsafe { libc::syncfs(fd.as_fd().as_raw_fd()) })
 }
 
-/// sync_file_range(2) with `SYNC_FILE_RANGE_WRITE`: begins to write a file's data out, and does not
-/// wait for it.
-pub fn begin_writing_out(fd: impl AsFd) -> io::Result<()> {
-    // SAFETY: a plain system call on a borrowed descriptor.
-    check(unsafe {
-        libc::sync_file_range(fd.as_fd().as_raw_fd(), 0, 0, libc::SYNC_FILE_RANGE_WRITE)
-    })
-}
-
 /// Takes ownership of a descriptor number that a system call has just returned.
 pub(super) fn own(raw: i32) -> OwnedFd {
     // SAFETY: callers pass a number that the kernel has just handed out, owned by nobody yet.

@@ -121,6 +121,10 @@ impl Pull<'_> {
     /// The image of the very name and platform that is in the store, if all its layers are there.
     fn known(&self) -> Option<(Image, Vec<Held>)> {
         let (image, held) = self.store.hold(&Wanted::of(self.reference)).ok()?;
+        // What may be damaged is looked at by the intake, and brought again if it is.
+        if !self.store.uncertain(&image).ok()?.is_empty() {
+            return None;
+        }
         let platform = self.platforms.platform().to_string();
         (image.origin.platform == Some(platform)).then_some((image, held))
     }

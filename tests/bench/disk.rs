@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use crate::common::user;
 use crate::common::user::{is_root, remove_tree};
@@ -58,8 +59,7 @@ impl Disk {
         for entry in fs::read_dir(&self.base).into_iter().flatten() {
             let path = entry.unwrap().path();
             if is_root() && path.is_dir() {
-                // Nothing is mounted there after a run that was ended.
-                let _not_mounted = Command::new("umount").arg("-q").arg(&path).status();
+                unmount(&path);
             }
         }
         remove_tree(&self.base);
@@ -69,6 +69,17 @@ impl Disk {
 impl Drop for Disk {
     fn drop(&mut self) {
         self.clear();
+    }
+}
+
+/// An import leaves a process behind that writes to the disk, and holds it until then. Nothing is
+/// mounted there after a run that was ended.
+fn unmount(path: &Path) {
+    let deadline = Instant::now() + Duration::from_secs(60);
+    let mounted = || Command::new("mountpoint").arg("-q").arg(path).status().unwrap().success();
+    while mounted() && !Command::new("umount").arg("-q").arg(path).status().unwrap().success() {
+        assert!(Instant::now() < deadline, "{} stays mounted", path.display());
+        std::thread::sleep(Duration::from_millis(20));
     }
 }
 

@@ -7,6 +7,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use casemate::error::Error;
 use casemate::image::Reference;
@@ -72,7 +73,22 @@ pub(crate) fn reference(name: &str) -> Reference {
 
 pub(crate) fn try_import(home: &Path, name: &str, source: &Path) -> Result<Imported, Error> {
     let store = Store::open(&home.join("data"))?;
-    store::import(&store, &reference(name), source)
+    let imported = store::import(&store, &reference(name), source)?;
+    wait_for_the_disk(home);
+    Ok(imported)
+}
+
+/// Waits until every layer is marked as being on disk: that happens behind the import.
+pub(crate) fn wait_for_the_disk(home: &Path) {
+    let layers = home.join("data/casemate/store/layers");
+    let deadline = Instant::now() + Duration::from_secs(60);
+    for layer in fs::read_dir(&layers).unwrap() {
+        let mark = layer.unwrap().path().join("on-disk");
+        while !mark.exists() {
+            assert!(Instant::now() < deadline, "{} is not there", mark.display());
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
 }
 
 pub(crate) fn open(home: &Path) -> Store {

@@ -13,6 +13,7 @@ macro_rules! user_tests {
 
 mod check;
 mod common;
+mod durable;
 mod faults;
 mod formats;
 mod hostile;

@@ -55,8 +55,6 @@ const FILES: &[&str] = &[
     "renameat2",
     "statx",
     "symlinkat",
-    "sync_file_range",
-    "sync_file_range2",
     "unlinkat",
     "utimensat",
     "utimensat_time64",

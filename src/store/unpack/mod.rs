@@ -37,14 +37,12 @@ use super::{listing, skeleton};
 use crate::error::{During, Error, Result};
 use crate::image::tar::{Cut, Entry, Extent, Kind, Reader};
 use crate::index::is_images_own;
-use crate::sys::fs::{begin_writing_out, c_path, set_mtime, set_mtime_of, set_xattr};
+use crate::sys::fs::{c_path, set_mtime, set_mtime_of, set_xattr};
 
 /// The most entries of one layer. The largest public images have about a million in all layers.
 const MAX_ENTRIES: u64 = 4_000_000;
 /// The most bytes of data of one layer.
 const MAX_BYTES: u64 = 256 << 30;
-/// Files of this size are written out as soon as they are complete.
-const WRITE_OUT: u64 = 64 << 10;
 /// What the shortest piece of a file takes on disk.
 const BLOCK: u64 = 4096;
 const BUFFER: usize = 64 << 10;
@@ -396,11 +394,6 @@ impl Unpacker {
         }
         if end != entry.size {
             ftruncate(&file, i64::try_from(entry.size).map_err(|_| Errno::EFBIG)?)?;
-        }
-        if entry.stored >= WRITE_OUT {
-            // The commit waits for all data; begun early, most of it is on disk by then. A file
-            // system that cannot is only slower.
-            let _slower = begin_writing_out(&file);
         }
         self.file_attributes(&file.into(), entry)?;
         self.list(name, entry, content.sum())
