@@ -6,6 +6,7 @@ use std::fs;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
+use casemate::index::Kind;
 use casemate::index::override_stat::Override;
 use casemate::sys::fs::{get_xattr, list_xattrs};
 use sha2::{Digest, Sha256};
@@ -70,7 +71,12 @@ fn one(root: &Path, at: &Path, overridden: bool, inodes: &mut HashMap<u64, PathB
                 if name.as_bytes() == b"user.containers.override_stat" {
                     let truth = Override::parse(&value).unwrap();
                     if overridden {
-                        mode = mode & libc::S_IFMT | truth.mode;
+                        let kind = match truth.kind {
+                            Some(Kind::CharDevice) => libc::S_IFCHR,
+                            Some(Kind::BlockDevice) => libc::S_IFBLK,
+                            _ => mode & libc::S_IFMT,
+                        };
+                        mode = kind | truth.mode;
                     }
                 } else if name.as_bytes().starts_with(b"user.") {
                     use std::os::unix::ffi::OsStrExt;
@@ -79,7 +85,7 @@ fn one(root: &Path, at: &Path, overridden: bool, inodes: &mut HashMap<u64, PathB
             }
         }
     }
-    let content = (kind.is_file() && metadata.len() < 1 << 30)
+    let content = (mode & libc::S_IFMT == libc::S_IFREG && metadata.len() < 1 << 30)
         .then(|| Sha256::digest(fs::read(path).unwrap()).to_vec());
     assert!(!kind.is_socket() || metadata.len() == 0);
     Listed {
