@@ -9,6 +9,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use casemate::cli::{Cli, Command};
+use casemate::host::doctor::Outcome;
 use casemate::host::{Host, Source, World};
 use casemate::identity::{Caller, Names};
 use casemate::image::Config;
@@ -108,6 +109,8 @@ fn host() -> Host {
         terminals: [false; 3],
         landlock_abi: 7,
         tmpfs_xattrs: true,
+        kernel_overlay: Outcome::Works,
+        fuse: Outcome::Works,
         keyring: true,
     }
 }

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use nix::sys::stat::{Mode, mkdirat};
 
+use super::handover::Inherited;
 use super::message::Channel;
 use crate::error::{During, Error, Result};
 use crate::sys::fs::{self, Resolve};
@@ -37,11 +38,13 @@ pub(super) struct Maker<'a> {
     pub(super) scratch: Option<&'a Path>,
     /// Where the network namespace comes from.
     pub(super) network: Option<&'a Channel>,
+    /// Where the device of an overlay goes.
+    pub(super) overlay: Option<&'a Channel>,
 }
 
 impl<'a> Maker<'a> {
     /// Nothing made yet.
-    pub(super) fn new(scratch: Option<&'a Path>, network: Option<&'a Channel>) -> Maker<'a> {
+    pub(super) fn new(inherited: Option<&'a Inherited>) -> Maker<'a> {
         Maker {
             sources: Vec::new(),
             layers: None,
@@ -50,8 +53,9 @@ impl<'a> Maker<'a> {
             early: Vec::new(),
             root: None,
             count: 0,
-            scratch,
-            network,
+            scratch: inherited.and_then(|inherited| inherited.scratch.as_deref()),
+            network: inherited.and_then(|inherited| inherited.network.as_ref()),
+            overlay: inherited.and_then(|inherited| inherited.overlay.as_ref()),
         }
     }
 

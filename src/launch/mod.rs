@@ -9,6 +9,7 @@ mod init;
 mod maker;
 mod message;
 mod network;
+mod overlay;
 mod payload;
 mod place;
 mod proc;

@@ -18,9 +18,11 @@ use super::child;
 use super::handover::Inherited;
 use super::message::{Channel, Message};
 use super::network;
+use super::overlay::{self, Server};
 use super::tty::Relay;
 use crate::confine::seccomp;
 use crate::error::{During, Error, Exit, Result};
+use crate::overlay::Lowers;
 use crate::profile::NetworkMode;
 use crate::sandbox::{Keyring, Sandbox};
 use crate::sys::clone::{self, Change, Child, Forked};
@@ -30,6 +32,8 @@ use crate::sys::process;
 pub struct Options {
     /// The writable layer on disk, where the plan has one.
     pub scratch: Option<PathBuf>,
+    /// The layers, where the plan has a server for them.
+    pub lowers: Option<Lowers>,
 }
 
 /// Runs the plan to its end and returns the exit code: the program's, or 128 plus the signal that
@@ -54,21 +58,36 @@ pub fn launch(sandbox: &Sandbox, options: Options) -> Result<i32> {
         }
         NetworkMode::Host => (None, None),
     };
+    let (overlay_to, overlay_from) = match sandbox.root.overlay() {
+        Some(overlay) if overlay.has_server() => {
+            let (to, from) = Channel::pair()?;
+            (Some(to), Some(from))
+        }
+        _ => (None, None),
+    };
+    let lowers = options.lowers;
     let inherited = Inherited {
         filter,
         init_filter,
         channel: theirs,
         network: network_from,
+        overlay: overlay_to,
         scratch: options.scratch,
     };
     let child = match clone::clone3(NAMESPACES) {
         Ok(Forked::Child) => {
             // The far ends: were they open here too, a death at the other side would go unseen.
-            drop((channel, network_to));
+            drop((channel, network_to, overlay_from, lowers));
             child::run(sandbox, inherited)
         }
         Ok(Forked::Parent(child)) => child,
         Err(error) => return Err(no_namespaces(&error)),
+    };
+    // First: the box waits for it in the middle, and for the network at its end.
+    let server = match (overlay_from, lowers) {
+        (Some(from), Some(lowers)) => overlay::serve_beside(lowers, sandbox, from).map(Some),
+        (Some(_), None) => Err(Error::new("start the overlay's server: it has no layers")),
+        (None, _) => Ok(None),
     };
     let network = network_to.map(|to| network::make_beside(&child, to)).transpose();
     // The child had to be dumpable when it was made, to write its own id maps.
@@ -78,6 +97,7 @@ pub fn launch(sandbox: &Sandbox, options: Options) -> Result<i32> {
     let mut supervisor = Supervisor {
         child,
         network: None,
+        server: None,
         channel: Some(channel),
         signals,
         program: None,
@@ -91,10 +111,15 @@ pub fn launch(sandbox: &Sandbox, options: Options) -> Result<i32> {
         outcome: None,
     };
     process::trim_heap();
-    let result = network.and_then(|network| {
-        supervisor.network = network;
-        supervisor.run()
-    });
+    // Both are the supervisor's to end, whatever became of the other.
+    let failed = [
+        network.map(|network| supervisor.network = network).err(),
+        server.map(|server| supervisor.server = server).err(),
+    ];
+    let result = match failed.into_iter().flatten().next() {
+        None => supervisor.run(),
+        Some(error) => Err(error),
+    };
     let ended = supervisor.end();
     drop(supervisor);
     let outcome = result?;
@@ -170,6 +195,8 @@ struct Supervisor {
     child: Child,
     /// The process that makes the network namespace, until it has ended.
     network: Option<Child>,
+    /// The process that serves the root, or a part of it.
+    server: Option<Server>,
     channel: Option<Channel>,
     signals: SignalFd,
     /// The program's pidfd, once it exists.
@@ -210,6 +237,12 @@ impl Supervisor {
             if ready.network {
                 self.reap_network()?;
             }
+            // The box goes on with what the kernel still has, and the program sees what is lost.
+            if ready.server
+                && let Some(server) = &mut self.server
+            {
+                server.reap()?;
+            }
             if ready.ended {
                 // What the box said last is still on its way.
                 while self.channel.is_some() {
@@ -233,6 +266,11 @@ impl Supervisor {
         if let Some(process) = &self.network {
             fds.push(PollFd::new(process.pidfd.as_fd(), PollFlags::POLLIN));
         }
+        let server = fds.len();
+        let serving = self.server.as_ref().filter(|server| !server.has_ended());
+        if let Some(process) = serving {
+            fds.push(PollFd::new(process.fd(), PollFlags::POLLIN));
+        }
         let first = fds.len();
         if let Some(relay) = &self.relay {
             relay.interests(&mut fds);
@@ -249,6 +287,7 @@ impl Supervisor {
             ended: is_ready(1),
             channel: self.channel.is_some() && is_ready(2),
             network: self.network.is_some() && is_ready(network),
+            server: serving.is_some() && is_ready(server),
             relay: (first..fds.len()).map(is_ready).collect(),
         })
     }
@@ -376,13 +415,21 @@ impl Supervisor {
     }
 
     /// Ends the box: the kernel ends all processes of a PID namespace with its first.
-    fn kill(&self) {
+    fn kill(&mut self) {
+        if let Some(server) = &mut self.server {
+            server.kill();
+        }
         // ESRCH says that it has ended by itself.
         let _ended_already = clone::send_signal(&self.child.pidfd, libc::SIGKILL);
     }
 
     fn finish(&mut self) -> Result<Result<i32>> {
         let status = clone::wait_for_end(&self.child.pidfd).during("wait for", "the box")?;
+        if let Some(server) = self.server.take()
+            && let Err(error) = server.finish()
+        {
+            return Ok(Err(error));
+        }
         if self.timed_out {
             let seconds = self.timeout.unwrap_or_default();
             return Ok(Err(Error::new(format!("timeout: the box was ended after {seconds} s"))
@@ -409,6 +456,10 @@ impl Supervisor {
     fn end(&mut self) -> Result<()> {
         self.kill();
         self.reap_network()?;
+        if let Some(server) = self.server.take() {
+            // What came too early was told; what went wrong before it was worse.
+            let _told = server.finish();
+        }
         // ECHILD says that it was waited for already.
         match clone::wait_for_end(&self.child.pidfd) {
             Err(error) if error.raw_os_error() == Some(libc::ECHILD) => {}
@@ -429,5 +480,6 @@ struct Ready {
     ended: bool,
     channel: bool,
     network: bool,
+    server: bool,
     relay: Vec<bool>,
 }
