@@ -73,7 +73,6 @@ pub fn try_overlayfs(place: &Path, in_memory: bool) -> io::Result<Outcome> {
     /// The exit code of a trial that did not come as far as the overlay; no errno is as large.
     const NOT_TRIED: i32 = 200;
     let (uid, gid) = (nix::unistd::getuid().as_raw(), nix::unistd::getgid().as_raw());
-    let place = fs::open_path(place)?;
     let namespaces = (libc::CLONE_NEWUSER | libc::CLONE_NEWNS).cast_unsigned();
     let child = match clone::clone3(namespaces.into()) {
         // A box cannot be made either, and says more about it.
@@ -85,7 +84,9 @@ pub fn try_overlayfs(place: &Path, in_memory: bool) -> io::Result<Outcome> {
                 write("/proc/self/setgroups", "deny")?;
                 maps(uid, gid)?;
                 private_mounts()?;
-                let place = fs::openat2(place.as_fd(), "", libc::O_PATH, 0, Resolve::Ordinary)?;
+                // Opened here: a layer has to be in a mount of this namespace. And before anything
+                // covers it.
+                let place = fs::open_path(place)?;
                 if in_memory {
                     tmpfs().map(|memory| (place, Some(memory)))
                 } else {
