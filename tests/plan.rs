@@ -353,4 +353,12 @@ fn the_steps_are_in_the_kernels_order() {
     assert!(at("CloseSettings") < at("SealRoot") && at("SealRoot") < at("Pivot"));
     assert!(at("Pivot") < at("Verify") && at("Verify") < at("JoinNetwork"));
     assert_eq!(order.last().unwrap(), "Hostname");
+    // The server answers while the box goes on; its device is found before the old root is left.
+    for (mode, has_server) in [("kernel", false), ("hybrid", true), ("fuse", true)] {
+        let sandbox = plan("", &["--overlay", mode], &host(), Some(image())).unwrap();
+        let order: Vec<String> = steps(&sandbox).iter().map(name).collect();
+        let at = |what: &str| order.iter().position(|step| step == what);
+        assert_eq!(at("Serve").is_some(), has_server, "{mode}");
+        assert!(!has_server || at("Memory") < at("Serve") && at("Serve") < at("Root"));
+    }
 }

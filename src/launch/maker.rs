@@ -30,6 +30,8 @@ pub(super) struct Maker<'a> {
     pub(super) memory: Option<OwnedFd>,
     /// The files that are in the writable layer already, since before it was mounted.
     pub(super) early: Vec<&'a Path>,
+    /// What the overlay's server shows, attached nowhere yet.
+    pub(super) served: Option<OwnedFd>,
     /// The new root.
     pub(super) root: Option<OwnedFd>,
     /// How many private directories there are in the memory, which are named by number.
@@ -51,6 +53,7 @@ impl<'a> Maker<'a> {
             writable: None,
             memory: None,
             early: Vec::new(),
+            served: None,
             root: None,
             count: 0,
             scratch: inherited.and_then(|inherited| inherited.scratch.as_deref()),

@@ -8,9 +8,11 @@ use std::time::Duration;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
+use super::maker::{Maker, out_of_order};
 use super::message::{Channel, Message};
 use crate::error::{During, Error, Result};
 use crate::overlay::{self, Lowers, Mounting, Owners, ReadOnly};
+use crate::rootfs::Overlay;
 use crate::sandbox::Sandbox;
 use crate::sys::clone::{self, Change, Child, Forked};
 use crate::sys::fuse;
@@ -55,7 +57,8 @@ fn receive(from: &Channel) -> Result<OwnedFd> {
 }
 
 /// Mounts what the server shows: in the box, attached nowhere yet.
-pub(super) fn mount(sandbox: &Sandbox, read_only: bool, to: &Channel) -> Result<OwnedFd> {
+pub(super) fn mount(sandbox: &Sandbox, overlay: Overlay, maker: &Maker<'_>) -> Result<OwnedFd> {
+    let to = maker.overlay.ok_or_else(|| out_of_order("the overlay's server"))?;
     let device = fuse::open_device().at("open", "/dev/fuse").map_err(|error| {
         error.hint("the overlay needs the device; `--overlay kernel` does without")
     })?;
@@ -63,10 +66,10 @@ pub(super) fn mount(sandbox: &Sandbox, read_only: bool, to: &Channel) -> Result<
         uid: sandbox.identity.uid,
         gid: sandbox.identity.gid,
         for_all: false,
-        read_only,
+        read_only: overlay == Overlay::Hybrid,
     };
     let mounted = overlay::mount(&device, &how).during("mount", "the FUSE overlay")?;
-    // With the server gone the supervisor tells why; here the next use of the mount fails.
+    // Nobody else may have it open: what waits for an answer is told when the server is gone.
     to.send(&Message::Device, Some(device.as_fd()))?;
     Ok(mounted)
 }

@@ -8,7 +8,6 @@ use std::path::{Path, PathBuf};
 use nix::sys::stat::{Mode, fstat, mkdirat};
 
 use super::maker::{Maker, attach_clone, out_of_order};
-use super::overlay;
 use crate::error::{During, Error, Result};
 use crate::rootfs::Overlay;
 use crate::sandbox::{Mount, Root, Sandbox, What};
@@ -27,16 +26,10 @@ pub(super) fn make<'a>(sandbox: &'a Sandbox, maker: &mut Maker<'a>) -> Result<Ow
             maker.reopen(&place)
         }
         Root::Image { store, layers, overlay, .. } => {
-            // The request to the server goes out first: it answers while the layers are opened.
-            let served = match overlay {
-                Overlay::Kernel => None,
-                Overlay::Hybrid => Some(served(sandbox, true, maker)?),
-                Overlay::Fuse => Some(served(sandbox, false, maker)?),
-            };
             let lowers = open_layers(&store.path, layers, maker)?;
-            let mounted = match (overlay, served) {
+            let mounted = match (overlay, maker.served.take()) {
                 (Overlay::Fuse, Some(served)) => served,
-                (_, Some(served)) => {
+                (Overlay::Hybrid, Some(served)) => {
                     // Below an overlay may only be what is attached in this namespace. It is left
                     // behind with the old root, and the overlay has a clone that has no place.
                     let below = maker.new_directory(0o755)?;
@@ -44,20 +37,16 @@ pub(super) fn make<'a>(sandbox: &'a Sandbox, maker: &mut Maker<'a>) -> Result<Ow
                     let upper = upper(&lowers, &sandbox.mounts, maker)?;
                     overlayfs(&[served], &upper, maker)?
                 }
-                (_, None) => {
+                (Overlay::Kernel, _) => {
                     let upper = upper(&lowers, &sandbox.mounts, maker)?;
                     overlayfs(&lowers, &upper, maker)?
                 }
+                (_, None) => return Err(out_of_order("what the overlay's server shows")),
             };
             mount::attach(&mounted, &place.fd).at("mount overlay at", "/")?;
             Ok(mounted)
         }
     }
-}
-
-fn served(sandbox: &Sandbox, read_only: bool, maker: &Maker<'_>) -> Result<OwnedFd> {
-    let to = maker.overlay.ok_or_else(|| out_of_order("the overlay's server"))?;
-    overlay::mount(sandbox, read_only, to)
 }
 
 /// The layers' trees, the topmost first, as overlayfs takes them.

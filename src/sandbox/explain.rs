@@ -112,7 +112,7 @@ fn root(page: &mut Page, sandbox: &Sandbox) {
         } => {
             page.line("kind", &format!("image {name}, {} layers", layers.len()));
             page.line("digest", digest);
-            page.line("overlay", &format!("{}: {overlay_why}", overlay.describe()));
+            page.line("overlay", &format!("{}; {overlay_why}", overlay.describe()));
             let place = scratch_dir.as_deref().map_or("memory".to_owned(), path);
             let writes = if *read_only {
                 "refused".to_owned()
