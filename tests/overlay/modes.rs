@@ -1,0 +1,24 @@
+//! The modes of the root that are tested, and how a box of each is asked for.
+
+use crate::common::{Run, casemate};
+
+/// One way to assemble the root of an image.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Mode {
+    pub(crate) name: &'static str,
+    /// What `casemate run` is told.
+    options: &'static [&'static str],
+}
+
+/// All of them. Where writes go is part of it: in memory and on disk they meet different file systems.
+pub(crate) const MODES: [Mode; 2] = [
+    Mode { name: "kernel", options: &["--scratch", "memory"] },
+    Mode { name: "kernel-on-disk", options: &["--scratch", "disk"] },
+];
+
+impl Mode {
+    /// A box of this mode with these options; the command is still to be added.
+    pub(crate) fn run(self, image: &str, options: &[&str]) -> Run {
+        casemate(["run", "--image", image]).args(self.options).args(options).arg("--")
+    }
+}
