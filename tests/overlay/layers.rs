@@ -120,6 +120,7 @@ fn first(probe: &Path, checks: &[String]) -> Vec<u8> {
             file(at("became-dir"), "first\n"),
         ]);
     }
+    all.extend(random("first", &["own-0", "own-1", "own-2", "own-3"], &["a", "b", "c"]));
     let program = fs::read(probe).unwrap();
     let size = 5 << 30;
     all.extend([
@@ -144,6 +145,30 @@ fn first(probe: &Path, checks: &[String]) -> Vec<u8> {
     archive(all)
 }
 
+/// What the random operations begin with, smaller than what the store shares: in each directory, and as names of each thread in the common
+/// one, some directories with files, a link and directories in them.
+fn random(layer: &str, places: &[&str], names: &[&str]) -> Vec<Entry> {
+    let mut all = vec![dir("t/random"), dir("t/random/shared")];
+    all.extend(places.iter().map(|place| dir(format!("t/random/{place}"))));
+    let own = places.iter().enumerate().map(|(thread, place)| format!("{place}/{thread}-"));
+    let shared = (0..places.len()).map(|thread| format!("shared/{thread}-"));
+    for place in own.chain(shared) {
+        for name in names {
+            let at = format!("t/random/{place}{name}");
+            all.extend([
+                dir(&at),
+                file(format!("{at}/a"), format!("{layer} {at}\n").repeat(120)),
+                file(format!("{at}/b"), layer).pax("SCHILY.xattr.user.random.one", layer),
+                Entry::symlink(format!("{at}/{layer}-link"), "a"),
+                dir(format!("{at}/c")),
+                file(format!("{at}/c/a"), "deep"),
+                file(format!("{at}/c/{layer}"), ""),
+            ]);
+        }
+    }
+    all
+}
+
 fn second(checks: &[String]) -> Vec<u8> {
     let mut all = vec![dir("t"), dir("t/checks"), dir("t/big"), dir("t/big/many")];
     for check in checks {
@@ -164,6 +189,7 @@ fn second(checks: &[String]) -> Vec<u8> {
             file(at("became-dir/in"), "second\n"),
         ]);
     }
+    all.extend(random("second", &["own-0", "own-1", "own-2", "own-3"], &["b", "d"]));
     all.extend((MANY / 2..MANY).map(|number| file(format!("t/big/many/f{number:05}"), "")));
     archive(all)
 }
@@ -180,6 +206,11 @@ fn third(checks: &[String]) -> Vec<u8> {
             file(at("again/new"), "third\n"),
         ]);
     }
+    all.extend(["1-a/a", "1-b/c", "1-c"].map(|gone| {
+        let (dir, name) =
+            gone.rsplit_once('/').map_or((String::new(), gone), |(d, n)| (format!("{d}/"), n));
+        file(format!("t/random/own-1/{dir}.wh.{name}"), "")
+    }));
     let removed = (0..MANY).step_by(100);
     all.extend(removed.map(|number| file(format!("t/big/many/.wh.f{number:05}"), "")));
     archive(all)

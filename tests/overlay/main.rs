@@ -14,5 +14,7 @@ mod common;
 
 mod checks;
 mod expectations;
+mod inner;
 mod layers;
 mod modes;
+mod random;

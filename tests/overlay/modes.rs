@@ -8,12 +8,14 @@ pub(crate) struct Mode {
     pub(crate) name: &'static str,
     /// What `casemate run` is told.
     options: &'static [&'static str],
+    /// The rename of a directory that a layer has is EXDEV.
+    pub(crate) keeps_lower_directories: bool,
 }
 
 /// All of them. Where writes go is part of it: in memory and on disk they meet different file systems.
 pub(crate) const MODES: [Mode; 2] = [
-    Mode { name: "kernel", options: &["--scratch", "memory"] },
-    Mode { name: "kernel-on-disk", options: &["--scratch", "disk"] },
+    Mode { name: "kernel", options: &["--scratch", "memory"], keeps_lower_directories: true },
+    Mode { name: "kernel-on-disk", options: &["--scratch", "disk"], keeps_lower_directories: true },
 ];
 
 impl Mode {
