@@ -18,3 +18,5 @@ mod inner;
 mod layers;
 mod modes;
 mod random;
+mod trees;
+mod work;
