@@ -6,10 +6,9 @@
 # By hand and as root, since it wants several users: root maps 65,536 ids that own nothing into a user
 # namespace, in which the suite's own root has no rights over the machine. It takes some seconds.
 #
-# What fails on a plain directory there, 45 of 398, is all about block and character devices, which
-# nobody makes in a user namespace, and two about their owners. On the overlay those fail that make the
-# character device 0:0, the one that any user may make: to an overlay it is a whiteout, and refused.
-# Anything else is printed, and the exit status is 1.
+# What fails on a plain directory there, 45 of 398, makes block and character devices, which nobody can
+# in a user namespace. On the overlay 41 more fail, which make the character device 0:0: any user may,
+# but to an overlay it is a whiteout, and refused. Anything else is printed, and the exit status is 1.
 set -euo pipefail
 
 program=$(realpath "${1:-pjdfstest}")
