@@ -301,3 +301,14 @@ fn real_images_are_the_same_tree() {
         });
     });
 }
+
+#[test]
+fn without_its_server_the_mount_fails_and_nothing_hangs() {
+    as_user("without_its_server_the_mount_fails_and_nothing_hangs", |home| {
+        let layers = hostile(home);
+        in_box_without_server(home, &layers, |fuse| {
+            let error = fs::read(fuse.join("merged/deep/er/low")).unwrap_err();
+            assert_eq!(error.raw_os_error(), Some(libc::ENOTCONN));
+        });
+    });
+}
