@@ -406,8 +406,7 @@ impl<'a> Plan<'a> {
 }
 
 fn xattrs_length(xattrs: &Xattrs) -> u32 {
-    let length = |(name, value): (&Box<[u8]>, &Box<[u8]>)| XATTR + name.len() + value.len();
-    xattrs.iter().map(length).sum::<usize>() as u32
+    xattrs.iter().map(|(name, value)| XATTR + name.len() + value.len()).sum::<usize>() as u32
 }
 
 /// The blocks of a file without holes.

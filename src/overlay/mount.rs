@@ -1,4 +1,23 @@
 //! Mounting: the kernel's side of the file system.
+//!
+//! Boxes of one user over the same layers can have one server (tests/lowers, Linux 6.18). Someone
+//! keeps the mount attached in a user and a mount namespace of its own, and passes each box a clone of
+//! it, `open_tree(OPEN_TREE_CLONE)`, as a descriptor. What the kernel then allows to a box in another
+//! user namespace:
+//!
+//! * attaching such a clone with move_mount(2), once; the mount itself, which is attached elsewhere,
+//!   is refused (`EINVAL`), and so is a clone that another box has attached: a clone for each box;
+//! * overlayfs over it when it is attached in the box's own mount namespace. While it is detached,
+//!   Linux 6.16 and newer refuse it as a layer (`EPERM`; it belongs to the namespace that made it,
+//!   CVE-2025-38499). Once the overlay is mounted it has a clone of its own, and the other is
+//!   detached again;
+//! * reading through it, by processes whose ids are [`Mounting::uid`] and [`Mounting::gid`] outside of
+//!   all namespaces: those of a box with one id, and overlayfs, which reads as who mounted it. With
+//!   `for_all` it is the reverse: only the keeper's own namespace and those below may. Boxes with many
+//!   ids have a server each, or one below a keeper's namespace.
+//!
+//! Such an overlay wants the option `xino=on`: its layers are on two file systems, and without it
+//! readdir(3) and stat(2) disagree on inode numbers once a file was copied up.
 
 use std::ffi::{CStr, CString};
 use std::io;

@@ -131,15 +131,18 @@ pub fn identity(fd: impl AsFd) -> io::Result<Identity> {
 
 /// fsetxattr(2).
 pub fn set_xattr(fd: impl AsFd, name: &CStr, value: &[u8]) -> io::Result<()> {
+    put_xattr(fd.as_fd(), name, value, 0)
+}
+
+/// fsetxattr(2) with XATTR_REPLACE: `ENODATA` where the file does not have the attribute.
+pub fn replace_xattr(fd: impl AsFd, name: &CStr, value: &[u8]) -> io::Result<()> {
+    put_xattr(fd.as_fd(), name, value, libc::XATTR_REPLACE)
+}
+
+fn put_xattr(fd: BorrowedFd<'_>, name: &CStr, value: &[u8], flags: i32) -> io::Result<()> {
     // SAFETY: the name is a live C string and the value a live slice of the length that is passed.
     check(unsafe {
-        libc::fsetxattr(
-            fd.as_fd().as_raw_fd(),
-            name.as_ptr(),
-            value.as_ptr().cast(),
-            value.len(),
-            0,
-        )
+        libc::fsetxattr(fd.as_raw_fd(), name.as_ptr(), value.as_ptr().cast(), value.len(), flags)
     })
 }
 

@@ -6,6 +6,7 @@ use std::fs;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
+use casemate::index::Kind;
 use casemate::index::override_stat::Override;
 use casemate::sys::fs::{get_xattr, list_xattrs};
 use sha2::{Digest, Sha256};
@@ -63,23 +64,27 @@ fn one(root: &Path, at: &Path, overridden: bool, inodes: &mut HashMap<u64, PathB
     let is_dir = kind.is_dir();
     let mut mode = metadata.mode();
     let mut xattrs = Vec::new();
-    if kind.is_file() || is_dir {
-        if let Ok(file) = fs::File::open(path) {
-            for name in list_xattrs(&file).unwrap_or_default() {
-                let value = get_xattr(&file, &name).unwrap().unwrap();
-                if name.as_bytes() == b"user.containers.override_stat" {
-                    let truth = Override::parse(&value).unwrap();
-                    if overridden {
-                        mode = mode & libc::S_IFMT | truth.mode;
-                    }
-                } else if name.as_bytes().starts_with(b"user.") {
-                    use std::os::unix::ffi::OsStrExt;
-                    xattrs.push((OsStr::from_bytes(name.as_bytes()).to_owned(), value));
+    let opened = (kind.is_file() || is_dir).then(|| fs::File::open(path).ok()).flatten();
+    if let Some(file) = opened {
+        for name in list_xattrs(&file).unwrap_or_default() {
+            let value = get_xattr(&file, &name).unwrap().unwrap();
+            if name.as_bytes() == b"user.containers.override_stat" {
+                let truth = Override::parse(&value).unwrap();
+                if overridden {
+                    let kind = match truth.kind {
+                        Some(Kind::CharDevice) => libc::S_IFCHR,
+                        Some(Kind::BlockDevice) => libc::S_IFBLK,
+                        _ => mode & libc::S_IFMT,
+                    };
+                    mode = kind | truth.mode;
                 }
+            } else if name.as_bytes().starts_with(b"user.") {
+                use std::os::unix::ffi::OsStrExt;
+                xattrs.push((OsStr::from_bytes(name.as_bytes()).to_owned(), value));
             }
         }
     }
-    let content = (kind.is_file() && metadata.len() < 1 << 30)
+    let content = (mode & libc::S_IFMT == libc::S_IFREG && metadata.len() < 1 << 30)
         .then(|| Sha256::digest(fs::read(path).unwrap()).to_vec());
     assert!(!kind.is_socket() || metadata.len() == 0);
     Listed {

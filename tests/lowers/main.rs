@@ -2,6 +2,8 @@
 //! kernel's overlayfs shows over the same layers, alone and as the lower layer of one.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stderr)]
 
+#[path = "../common/mod.rs"]
+mod common;
 mod listing;
 mod scene;
 
@@ -9,15 +11,16 @@ use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 
+use common::Image;
 use listing::{differences, list};
 use scene::*;
 
 /// Three layers with everything that hides and merges.
-fn hostile(home: &Path) -> Vec<std::path::PathBuf> {
+fn hostile(home: &Path) -> Vec<PathBuf> {
     let [low, middle, high] = ["low", "middle", "high"].map(|name| {
         let path = home.join(name);
         fs::create_dir(&path).unwrap();
@@ -198,7 +201,7 @@ fn overlayfs_writes_on_top_of_it() {
         in_box(home, &layers, |fuse| {
             let hybrid = overlayfs(home, "hybrid", &[fuse.to_owned()], Some(&home.join("h")));
             let kernel = overlayfs(home, "kernel", &layers, Some(&home.join("k")));
-            let before = differences(&list(&hybrid, false), &list(&kernel, true));
+            let before = differences(&list_below(&hybrid, false), &list_below(&kernel, true));
             assert_eq!(before, Vec::<String>::new());
             for root in [&hybrid, &kernel] {
                 write_all_over(root);
@@ -207,6 +210,18 @@ fn overlayfs_writes_on_top_of_it() {
             assert_eq!(after, Vec::<String>::new());
         });
     });
+}
+
+type Tree = std::collections::BTreeMap<PathBuf, listing::Listed>;
+
+/// Without the root, which is the writable layer's own where there is one.
+fn below(mut tree: Tree) -> Tree {
+    assert!(tree.remove(Path::new("")).is_some());
+    tree
+}
+
+fn list_below(root: &Path, overridden: bool) -> Tree {
+    below(list(root, overridden))
 }
 
 /// What programs do: change, add, rename, replace, remove.
@@ -241,4 +256,61 @@ fn write_all_over(root: &Path) {
     }
     let sparse = fs::File::open(root.join("sparse")).unwrap();
     casemate::sys::fs::set_mtime_of(&sparse, 9, 9).unwrap();
+}
+
+#[test]
+fn boxes_of_one_user_share_a_server() {
+    as_user("boxes_of_one_user_share_a_server", |home| {
+        let layers = hostile(home);
+        let found = share(home, &layers);
+        eprintln!("{found:#?}");
+        let of = |name| found.iter().find(|(found, _)| *found == name).unwrap().1;
+        // A mount that is attached somewhere else, or a clone that is attached meanwhile, is theirs.
+        assert_eq!(of("the mount itself"), Err(Errno::EINVAL));
+        assert_eq!(of("a clone again"), Err(Errno::EINVAL));
+        // Since Linux 6.16 a detached one is a lower layer only for its namespace's owner
+        // (CVE-2025-38499); attached, it is ours. Before, the kernel may have it or not.
+        let _either = of("a clone as lower layer");
+        for name in ["a clone", "a clone as lower layer once attached", "another one"] {
+            assert_eq!(of(name), Ok(()), "{name}");
+        }
+    });
+}
+
+#[test]
+fn real_images_are_the_same_tree() {
+    let archive = match common::user::is_root() {
+        true => Image::Debian.archive(),
+        false => std::env::var_os("CASEMATE_TEST_ARCHIVE")
+            .map(PathBuf::from)
+            .unwrap_or_else(|| Image::Debian.archive()),
+    };
+    let env = [("CASEMATE_TEST_ARCHIVE", archive.as_path())];
+    as_user_with("real_images_are_the_same_tree", &env, |home| {
+        let layers = imported(home, &archive);
+        in_box(home, &layers, |fuse| {
+            let kernel = overlayfs(home, "kernel", &layers, None);
+            let hybrid = overlayfs(home, "hybrid", &[fuse.to_owned()], Some(&home.join("h")));
+            let (ours, theirs) = (list(fuse, false), list(&kernel, true));
+            assert!(ours.len() > 5000, "{}", ours.len());
+            assert_eq!(differences(&ours, &theirs), Vec::<String>::new());
+            assert_eq!(
+                differences(&list_below(&hybrid, false), &below(theirs)),
+                Vec::<String>::new()
+            );
+        });
+    });
+}
+
+#[test]
+fn without_its_server_the_mount_fails_and_nothing_hangs() {
+    as_user("without_its_server_the_mount_fails_and_nothing_hangs", |home| {
+        let layers = hostile(home);
+        in_box_without_server(home, &layers, |fuse| {
+            let error = fs::read(fuse.join("merged/deep/er/low")).unwrap_err();
+            // The first where the request was under way, the other for all that come later.
+            let errno = Errno::from_raw(error.raw_os_error().unwrap());
+            assert!(matches!(errno, Errno::ECONNABORTED | Errno::ENOTCONN), "{errno}");
+        });
+    });
 }

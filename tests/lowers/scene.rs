@@ -10,12 +10,15 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use casemate::error::Error;
+use casemate::image::Reference;
 use casemate::index::{LayerIndex, walk};
 use casemate::overlay::{Lowers, Mounting, Owners, ReadOnly, mount, serve};
+use casemate::store::{self, Store};
 use casemate::sys::channel::Channel;
 use casemate::sys::clone::{self, Change, Child, Forked};
-use casemate::sys::mount::{Attributes, Context, attach, descriptor_path};
+use casemate::sys::mount::{Attributes, Context, attach, clone_tree, descriptor_path};
 use casemate::sys::{fs as files, fuse};
+use nix::errno::Errno;
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::stat::{Mode, SFlag, mknod};
 use nix::unistd::{Gid, Uid, chown, getegid, geteuid};
@@ -26,6 +29,11 @@ const USER: u32 = 64322;
 /// Runs a test's body with an empty directory, as an ordinary user who may open /dev/fuse. Root
 /// gives it to that user in a mount namespace, where the machine does not give it to everybody.
 pub(crate) fn as_user(test: &str, body: impl FnOnce(&Path)) {
+    as_user_with(test, &[], body);
+}
+
+/// The same, with variables in the environment.
+pub(crate) fn as_user_with(test: &str, env: &[(&str, &Path)], body: impl FnOnce(&Path)) {
     let home = tempfile::tempdir_in("/var/tmp").unwrap();
     if !geteuid().is_root() {
         return body(home.path());
@@ -41,6 +49,7 @@ pub(crate) fn as_user(test: &str, body: impl FnOnce(&Path)) {
         .arg(home.path())
         .args([&USER.to_string(), test])
         .current_dir("/")
+        .envs(env.iter().copied())
         .env("TMPDIR", home.path())
         .output()
         .unwrap();
@@ -65,6 +74,15 @@ pub(crate) fn whiteout(path: &Path) {
 
 pub(crate) fn opaque(path: &Path) {
     files::set_xattr(File::open(path).unwrap(), c"user.overlay.opaque", b"y").unwrap();
+}
+
+/// The layers of an image that is imported into a store below `home`, the topmost first.
+pub(crate) fn imported(home: &Path, archive: &Path) -> Vec<PathBuf> {
+    let store = Store::open(&home.join("data")).unwrap();
+    let reference = Reference::parse("test").unwrap();
+    store::import(&store, &reference, archive).unwrap();
+    let image = store.image(&reference).unwrap();
+    image.layers.iter().rev().map(|layer| store.layer_path(layer)).collect()
 }
 
 /// Layers with their indexes, which are made by a walk where there is none beside the tree.
@@ -144,10 +162,38 @@ pub(crate) fn in_box(home: &Path, layers: &[PathBuf], body: impl FnOnce(&Path)) 
         attach(mount_served(&channel), File::open(&at).unwrap()).unwrap();
         drop(channel);
         body(&at);
+        let status = fs::read_to_string(format!("/proc/{}/status", server.pid)).unwrap();
+        let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
+        let kibibytes: u64 = line.split_whitespace().nth(1).unwrap().parse().unwrap();
+        assert!(kibibytes < 64 << 10, "{line}");
+        eprintln!("the server: {line}");
     });
     assert_eq!(clone::wait_for_end(&inner.pidfd).unwrap(), Change::Exited(0), "in the box");
     // The box was its last user: the mount is gone, and the server with it.
     assert_eq!(clone::wait_for_end(&server.pidfd).unwrap(), Change::Exited(0), "the server");
+}
+
+/// A box whose server is killed while it reads: `body` is told when that has happened.
+pub(crate) fn in_box_without_server(home: &Path, layers: &[PathBuf], body: impl FnOnce(&Path)) {
+    let owners = Owners::All(geteuid().as_raw(), getegid().as_raw());
+    let (server, channel) = server(layers, owners);
+    let at = home.join("fuse");
+    fs::create_dir_all(&at).unwrap();
+    let inner = fork(|| {
+        enter_namespaces();
+        attach(mount_served(&channel), File::open(&at).unwrap()).unwrap();
+        drop(channel);
+        assert!(fs::read_dir(&at).unwrap().count() > 10);
+        clone::send_signal(&server.pidfd, libc::SIGKILL).unwrap();
+        // It is waited for outside; until then it stays as a zombie.
+        let status = format!("/proc/{}/status", server.pid);
+        while !fs::read_to_string(&status).unwrap().contains("zombie") {
+            std::thread::yield_now();
+        }
+        body(&at);
+    });
+    assert_eq!(clone::wait_for_end(&inner.pidfd).unwrap(), Change::Exited(0), "in the box");
+    assert_eq!(clone::wait_for_end(&server.pidfd).unwrap(), Change::Killed(libc::SIGKILL));
 }
 
 /// The kernel's overlayfs over some layers, the topmost first; writable where it has a place to be.
@@ -168,6 +214,12 @@ pub(crate) fn overlayfs(
     };
     for lower in lowers {
         set(c"lowerdir+", lower);
+    }
+    if lowers.len() == 1 && writable.is_none() {
+        // It wants two layers at least.
+        let empty = home.join("empty");
+        fs::create_dir_all(&empty).unwrap();
+        set(c"lowerdir+", &empty);
     }
     if let Some(writable) = writable {
         for (key, name) in [(c"upperdir", "upper"), (c"workdir", "work")] {
@@ -222,4 +274,119 @@ pub(crate) fn offsets_from(directory: &Path, from: u64) -> Vec<(OsString, u64)> 
             rest = &rest[record..];
         }
     }
+}
+
+/// A server with a mount in namespaces of its own, and boxes in other ones that get it by a
+/// descriptor: what came of each way.
+pub(crate) fn share(home: &Path, layers: &[PathBuf]) -> Vec<(&'static str, Result<(), Errno>)> {
+    let owners = Owners::All(geteuid().as_raw(), getegid().as_raw());
+    let (server, channel) = server(layers, owners);
+    let (ours, keepers) = Channel::pair().unwrap();
+    let at = home.join("kept");
+    fs::create_dir_all(&at).unwrap();
+    let keeper = fork(|| {
+        enter_namespaces();
+        let mount = mount_served(&channel);
+        drop(channel);
+        attach(&mount, File::open(&at).unwrap()).unwrap();
+        let attached = File::open(&at).unwrap();
+        while let Some((wanted, _)) = keepers.receive(16).unwrap() {
+            match &wanted[..] {
+                b"mount" => keepers.send(b"mount", &[mount.as_fd()]).unwrap(),
+                b"clone" => {
+                    let clone = clone_tree(attached.as_fd(), c"", false).unwrap();
+                    keepers.send(b"clone", &[clone.as_fd()]).unwrap();
+                }
+                _ => break,
+            }
+        }
+    });
+    let ways: [(&str, &[u8], Use); 6] = [
+        ("the mount itself", b"mount", Use::Attached),
+        ("a clone", b"clone", Use::Attached),
+        ("a clone again", b"", Use::Attached),
+        ("a clone as lower layer", b"clone", Use::Lower),
+        ("a clone as lower layer once attached", b"clone", Use::AttachedLower),
+        ("another one", b"clone", Use::AttachedLower),
+    ];
+    let mut held = None;
+    let mut found = Vec::new();
+    for (number, (name, wanted, how)) in ways.into_iter().enumerate() {
+        if !wanted.is_empty() {
+            ours.send(wanted, &[]).unwrap();
+            held = ours.receive(16).unwrap().unwrap().1.into_iter().next();
+        }
+        let mount = held.as_ref().unwrap();
+        let place = home.join(format!("box-{number}"));
+        fs::create_dir_all(&place).unwrap();
+        let inner = fork(|| {
+            enter_namespaces();
+            if let Err(error) = use_shared(mount, &place, how) {
+                clone::exit_now(error.raw_os_error().unwrap_or(1));
+            }
+        });
+        found.push(match clone::wait_for_end(&inner.pidfd).unwrap() {
+            Change::Exited(0) => (name, Ok(())),
+            Change::Exited(errno) => (name, Err(Errno::from_raw(errno))),
+            other => panic!("{name}: {other:?}"),
+        });
+    }
+    drop(held);
+    ours.send(b"end", &[]).unwrap();
+    assert_eq!(clone::wait_for_end(&keeper.pidfd).unwrap(), Change::Exited(0));
+    assert_eq!(clone::wait_for_end(&server.pidfd).unwrap(), Change::Exited(0));
+    found
+}
+
+/// What a box does with a mount that came from elsewhere.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Use {
+    Attached,
+    Lower,
+    AttachedLower,
+}
+
+fn use_shared(mount: &OwnedFd, place: &Path, how: Use) -> std::io::Result<()> {
+    let root = match how {
+        Use::Attached => attach(mount, File::open(place)?).map(|()| place.to_owned())?,
+        _ => over(mount, place, how == Use::AttachedLower)?,
+    };
+    assert_eq!(fs::read_to_string(root.join("merged/deep/er/low"))?, "low");
+    if how != Use::Attached {
+        fs::write(root.join("everywhere"), "written")?;
+        fs::remove_dir_all(root.join("merged"))?;
+    }
+    assert!(fs::read_dir(root)?.count() > 10);
+    Ok(())
+}
+
+/// The kernel's overlayfs over a mount that came from elsewhere, attached here first or not.
+fn over(lower: &OwnedFd, at: &Path, is_attached: bool) -> std::io::Result<PathBuf> {
+    let context = Context::open(c"overlay")?;
+    let place = at.join("lower");
+    fs::create_dir_all(&place)?;
+    let attached = match is_attached {
+        true => {
+            attach(lower, File::open(&place)?)?;
+            OwnedFd::from(File::open(&place)?)
+        }
+        false => lower.try_clone()?,
+    };
+    context.set(c"lowerdir+", &descriptor_path(&attached))?;
+    for (key, name) in [(c"upperdir", "upper"), (c"workdir", "work")] {
+        let path = at.join(name);
+        fs::create_dir_all(&path)?;
+        context.set(key, &descriptor_path(&files::open_path(&path)?))?;
+    }
+    context.flag(c"userxattr")?;
+    let made = context.mount(Attributes::SAFE)?;
+    drop(attached);
+    if is_attached {
+        // The overlay has a copy of its own.
+        casemate::sys::mount::detach(&files::c_path(&place)?)?;
+    }
+    let root = at.join("root");
+    fs::create_dir_all(&root)?;
+    attach(made, File::open(&root)?)?;
+    Ok(root)
 }

@@ -106,6 +106,22 @@ user_tests! {
         assert_whole(home);
     }
 
+    fn a_directory_that_gets_the_users_own_id_later_has_it(home) {
+        let tree = import_tree(home, &archive([
+            Entry::file("implied/file", ""),
+            Entry::dir("implied").owner(USER, USER),
+            Entry::dir("twice").owner(1, 2).mode(0o700),
+            Entry::dir("twice").owner(USER, USER),
+            Entry::dir("./").owner(USER, USER),
+        ]));
+        let own = format!("{USER}:{USER}:0755:dir");
+        for path in ["", "implied", "twice"] {
+            let kept = xattr(&tree.join(path), c"user.containers.override_stat");
+            assert_eq!(kept.as_ref(), Some(&own), "{path}");
+        }
+        assert_whole(home);
+    }
+
     fn one_that_is_missing_or_of_no_use_is_made_from_the_tree(home) {
         let (store, layer) = one_layer(home, &everything());
         let tree = store.layer_path(&layer);

@@ -1,7 +1,9 @@
 //! The ways into the store beside plain files.
 
 use std::fs;
+use std::io::BufWriter;
 
+use casemate::index::{self as layer_index, LayerIndex};
 use serde_json::{Value, json};
 
 use crate::common::Image;
@@ -36,6 +38,30 @@ fn standard_input_may_be_each_kind_of_archive() {
             assert_eq!(other.diff_ids("a"), ids, "{packer} {archive}");
         }
     }
+}
+
+/// What the unpacker wrote beside each layer of the real images is what a walk over its tree gives.
+#[test]
+fn the_indexes_of_real_images_say_what_their_trees_are() {
+    let home = Home::new();
+    for kind in
+        [Image::Debian, Image::Small, Image::RootfsGz, Image::Static, Image::Hostile("suid")]
+    {
+        home.done(&["import", "image", &text(kind.archive())]);
+    }
+    let (mut layers, mut nodes) = (0, 0);
+    for layer in fs::read_dir(home.work.path().join("data/casemate/store/layers")).unwrap() {
+        let layer = layer.unwrap().path();
+        let open = |path: &str| fs::File::open(layer.join(path)).unwrap();
+        let made = LayerIndex::open(&open("index")).unwrap();
+        let mut file = BufWriter::new(tempfile::tempfile().unwrap());
+        layer_index::walk(&open("fs").into()).unwrap().write(&mut file).unwrap();
+        let walked = LayerIndex::open(&file.into_inner().unwrap()).unwrap();
+        assert_eq!(layer_index::differences(&made, &walked), [""; 0], "{}", layer.display());
+        assert_eq!((made.len(), made.names()), (walked.len(), walked.names()));
+        (layers, nodes) = (layers + 1, nodes + made.len());
+    }
+    assert!(layers >= 6 && nodes > 5000, "{layers} layers, {nodes} nodes");
 }
 
 #[test]

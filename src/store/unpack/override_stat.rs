@@ -8,7 +8,7 @@ use nix::errno::Errno;
 use nix::sys::stat::{Mode, fchmod, fstat};
 
 use crate::index::override_stat::NAME;
-use crate::sys::fs::set_xattr;
+use crate::sys::fs::{replace_xattr, set_xattr};
 
 /// An owner as the image has it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,7 +38,14 @@ impl Shown {
     pub(super) fn write_directory(&self, dir: &OwnedFd, owner: Owner, mode: u32) -> io::Result<()> {
         let shown = mode & 0o1777 | 0o700;
         fchmod(dir, Mode::from_bits_truncate(shown))?;
-        self.keep(dir, owner, mode, shown, "dir")
+        if owner != self.0 || mode != shown {
+            return self.keep(dir, owner, mode, shown, "dir");
+        }
+        // It may have been made with another owner, implied or by an earlier entry.
+        match replace_xattr(dir, NAME, value(owner, mode, "dir").as_bytes()) {
+            Err(error) if error.raw_os_error() == Some(libc::ENODATA) => Ok(()),
+            replaced => replaced,
+        }
     }
 
     /// For the empty file that stands in for a device.
@@ -49,7 +56,7 @@ impl Shown {
         mode: u32,
         kind: &str,
     ) -> io::Result<()> {
-        set_xattr(file, NAME, format!("{}:{}:{mode:04o}:{kind}", owner.uid, owner.gid).as_bytes())
+        set_xattr(file, NAME, value(owner, mode, kind).as_bytes())
     }
 
     fn keep(
@@ -63,8 +70,12 @@ impl Shown {
         if owner == self.0 && mode == physical {
             return Ok(());
         }
-        set_xattr(file, NAME, format!("{}:{}:{mode:04o}:{kind}", owner.uid, owner.gid).as_bytes())
+        set_xattr(file, NAME, value(owner, mode, kind).as_bytes())
     }
+}
+
+fn value(owner: Owner, mode: u32, kind: &str) -> String {
+    format!("{}:{}:{mode:04o}:{kind}", owner.uid, owner.gid)
 }
 
 /// The mode that a regular file has on disk. The owner may always read and write, and nobody else
