@@ -6,6 +6,7 @@
 mod common;
 mod listing;
 mod scene;
+mod writable;
 
 use std::ffi::OsStr;
 use std::fs;

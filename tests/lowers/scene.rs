@@ -105,7 +105,7 @@ pub(crate) fn lowers(layers: &[PathBuf]) -> Lowers {
 }
 
 /// Forks; the child ends with 0 when `body` returns, and with 1 when it panics.
-fn fork(body: impl FnOnce()) -> Child {
+pub(crate) fn fork(body: impl FnOnce()) -> Child {
     match clone::fork().unwrap() {
         Forked::Parent(child) => child,
         Forked::Child => {

@@ -175,12 +175,7 @@ impl Writable {
         answer.put_sized(&value, size)
     }
 
-    pub(super) fn list_xattrs(
-        &self,
-        id: u64,
-        size: u32,
-        answer: &mut Answer,
-    ) -> Result<(), Errno> {
+    pub(super) fn list_xattrs(&self, id: u64, size: u32, answer: &mut Answer) -> Result<(), Errno> {
         let view = self.table().view(id)?;
         let mut names = Vec::new();
         let mut add = |name: &[u8]| {

@@ -14,9 +14,7 @@ use nix::sys::stat::{
 };
 use nix::sys::time::TimeSpec;
 use nix::sys::uio::{pread, pwrite};
-use nix::unistd::{
-    UnlinkatFlags, Whence, ftruncate, linkat, lseek64, symlinkat, unlinkat,
-};
+use nix::unistd::{UnlinkatFlags, Whence, ftruncate, linkat, lseek64, symlinkat, unlinkat};
 
 use super::Writable;
 use super::kept::{errno, physical};

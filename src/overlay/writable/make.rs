@@ -65,7 +65,8 @@ impl Writable {
         // Where nothing is in the way and one call does it all it is done in place.
         let hides = below.is_some() && new.kind == Kind::Directory;
         let in_place = kept.is_none() && !hides;
-        let first = if in_place { self.make_at(upper, name, new, mode) } else { Err(Errno::EEXIST) };
+        let first =
+            if in_place { self.make_at(upper, name, new, mode) } else { Err(Errno::EEXIST) };
         let (fd, stat) = match first {
             Err(Errno::EEXIST) => {
                 let hidden = match stat_name(upper, name)? {
@@ -242,8 +243,7 @@ impl Writable {
         let _held = self.busy.take(&[of]);
         let found = self.table().name(of).ok_or(Errno::ENOENT)?;
         let source = self.upper(found.dir)?;
-        let in_place =
-            linkat(&*source, &found.name[..], &**upper, name, AtFlags::empty());
+        let in_place = linkat(&*source, &found.name[..], &**upper, name, AtFlags::empty());
         match in_place {
             Err(Errno::EEXIST) if self.is_whited(upper, name)? => {
                 let aside = self.fresh_name();

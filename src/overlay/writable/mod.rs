@@ -45,9 +45,7 @@ use super::files::Files;
 use super::lowers::Lowers;
 use super::owners::Owners;
 use super::server::FileSystem;
-use super::wire::{
-    Answer, Features, Limits, Operation, Request, Statistics, Timeout,
-};
+use super::wire::{Answer, Features, Limits, Operation, Request, Statistics, Timeout};
 use crate::confine::landlock::Access;
 use crate::confine::seccomp::{Architecture, Policy};
 use crate::error::{During, Result};
@@ -171,8 +169,7 @@ impl Writable {
         }
         match (view.upper, view.lower) {
             (Some(_), _) => {
-                let target =
-                    self.by_name(id, |dir, name| nix::fcntl::readlinkat(dir, name))?;
+                let target = self.by_name(id, |dir, name| nix::fcntl::readlinkat(dir, name))?;
                 answer.put(target.as_bytes())
             }
             (None, Some(lower)) => answer.put(self.lowers.target(lower)?),
@@ -255,11 +252,7 @@ impl FileSystem for Writable {
         Limits { max_write: 1 << 20, pages: 256, background: 64 }
     }
 
-    fn answer(
-        &self,
-        request: &Request<'_>,
-        answer: &mut Answer,
-    ) -> std::result::Result<(), Errno> {
+    fn answer(&self, request: &Request<'_>, answer: &mut Answer) -> std::result::Result<(), Errno> {
         let node = request.node;
         let owner = (request.uid, request.gid);
         match &request.operation {

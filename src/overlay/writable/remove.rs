@@ -108,7 +108,8 @@ impl Writable {
             return Ok(());
         }
         let before = table.shared(origin);
-        let Shared { links, upper } = before.unwrap_or(Shared { links: attributes.links, upper: None });
+        let Shared { links, upper } =
+            before.unwrap_or(Shared { links: attributes.links, upper: None });
         let links = links.saturating_sub(1);
         table.set_shared(origin, Shared { links, upper });
         if links > 0 || upper.is_none() {
@@ -247,12 +248,10 @@ impl Writable {
         let done = match &inner.upper {
             None => self.make_whiteout(upper, name),
             // Without whiteouts in it one call will do.
-            Some(_) if below.is_none() => {
-                match unlinkat(upper, name, UnlinkatFlags::RemoveDir) {
-                    Err(Errno::ENOTEMPTY | Errno::EEXIST) => self.take_away(upper, name, false),
-                    done => done,
-                }
-            }
+            Some(_) if below.is_none() => match unlinkat(upper, name, UnlinkatFlags::RemoveDir) {
+                Err(Errno::ENOTEMPTY | Errno::EEXIST) => self.take_away(upper, name, false),
+                done => done,
+            },
             Some(_) => self.take_away(upper, name, true),
         };
         if done.is_err() {

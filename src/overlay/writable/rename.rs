@@ -180,9 +180,7 @@ impl Writable {
                 let moved = self.change_places(from, to, source);
                 moved.and_then(|()| match (is_whiteout(&stat), leaves_whiteout) {
                     (true, true) => Ok(()),
-                    (true, false) => {
-                        unlinkat(from.upper()?, from.name, UnlinkatFlags::NoRemoveDir)
-                    }
+                    (true, false) => unlinkat(from.upper()?, from.name, UnlinkatFlags::NoRemoveDir),
                     (false, leaves) => self.take_away(from.upper()?, from.name, leaves),
                 })
             }
