@@ -3,7 +3,6 @@
 use std::ffi::CString;
 
 use nix::errno::Errno;
-use nix::fcntl::AtFlags;
 use nix::sys::stat::{UtimensatFlags, futimens, utimensat};
 use nix::sys::time::TimeSpec;
 use nix::unistd::ftruncate;
@@ -198,6 +197,3 @@ impl Writable {
         answer.put_sized(&names, size)
     }
 }
-
-/// What an empty name means to fstatat(2).
-pub(super) const _EMPTY: AtFlags = AtFlags::AT_EMPTY_PATH;

@@ -9,9 +9,7 @@ use std::sync::atomic::Ordering;
 
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag};
-use nix::sys::stat::{
-    FileStat, Mode, SFlag, UtimensatFlags, fstat, futimens, mkdirat, mknodat, utimensat,
-};
+use nix::sys::stat::{Mode, SFlag, UtimensatFlags, fstat, futimens, mkdirat, mknodat, utimensat};
 use nix::sys::time::TimeSpec;
 use nix::sys::uio::{pread, pwrite};
 use nix::unistd::{UnlinkatFlags, Whence, ftruncate, linkat, lseek64, symlinkat, unlinkat};
@@ -311,9 +309,4 @@ pub(super) fn rename(
     let [a_name, b_name] =
         [a_name, b_name].map(|name| std::ffi::CString::new(name).map_err(|_| Errno::EINVAL));
     sys::tree::rename(a, &a_name?, b, &b_name?, flags).map_err(errno)
-}
-
-/// Whether two are the same file on disk.
-pub(super) fn is_same(one: &FileStat, other: &FileStat) -> bool {
-    one.st_ino == other.st_ino && one.st_dev == other.st_dev
 }

@@ -118,7 +118,7 @@ impl Writable {
         mode: u32,
     ) -> Result<(), Errno> {
         let flags = FallocateFlags::from_bits(mode.cast_signed()).ok_or(Errno::EOPNOTSUPP)?;
-        let [offset, length] = [offset, length].map(|place| i64::try_from(place));
+        let [offset, length] = [offset, length].map(i64::try_from);
         let (offset, length) =
             (offset.map_err(|_| Errno::EFBIG)?, length.map_err(|_| Errno::EFBIG)?);
         let file = self.file_to_write(id)?;

@@ -12,7 +12,7 @@ use nix::unistd::{Whence, lseek};
 
 use super::Writable;
 use super::find::{Dir, Seen};
-use super::kept::{errno, kind_of};
+use super::kept::errno;
 use super::place::{is_whiteout, open_name, stat_name};
 use crate::index::Kind;
 use crate::overlay::readonly::kind_bits;
@@ -184,10 +184,7 @@ impl Reading<'_, '_> {
 
     fn push_from_upper(&mut self, upper: &OwnedFd, name: &[u8], next: u64) -> Result<bool, Errno> {
         match stat_name(upper, name)? {
-            Some(stat) if !is_whiteout(&stat) => {
-                let _ = kind_of(&stat);
-                self.push(name, &Seen::Upper(stat), next)
-            }
+            Some(stat) if !is_whiteout(&stat) => self.push(name, &Seen::Upper(stat), next),
             _ => Ok(true),
         }
     }

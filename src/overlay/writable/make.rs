@@ -15,7 +15,6 @@ use super::kept::{errno, physical};
 use super::place::{Form, is_whiteout, open_name, stat_name};
 use super::table::{Shared, View, WORK};
 use crate::index::Kind;
-use crate::overlay::lowers::Id;
 use crate::overlay::owners::Owners;
 use crate::overlay::wire::Entry;
 use crate::sys;
@@ -57,8 +56,8 @@ impl Writable {
             Owners::Image => new.owner,
         };
         // What inode_init_owner() does for other file systems.
-        if let Some((of_dir, group)) = self.setgid(&dir)? {
-            gid = if of_dir { group } else { gid };
+        if let Some(group) = self.group_of(&dir) {
+            gid = if self.owners == Owners::Image { group } else { gid };
             mode |= if new.kind == Kind::Directory { libc::S_ISGID } else { 0 };
         }
         let kept = self.to_keep(new.kind, mode, (uid, gid), new.device);
@@ -70,12 +69,9 @@ impl Writable {
         let (fd, stat) = match first {
             Err(Errno::EEXIST) => {
                 let hidden = match stat_name(upper, name)? {
-                    None if below.is_some() && !self.is_whited(upper, name)? => {
-                        return Err(Errno::EEXIST);
-                    }
-                    None => false,
+                    None if below.is_none() => false,
                     Some(found) if is_whiteout(&found) => true,
-                    Some(_) => return Err(Errno::EEXIST),
+                    _ => return Err(Errno::EEXIST),
                 };
                 self.make_aside(upper, name, new, mode, kept, hidden)?
             }
@@ -94,18 +90,17 @@ impl Writable {
         if let Some(fd) = fd {
             self.files.keep(id, &Arc::new(fd));
         }
-        let links = if new.kind == Kind::Directory { 1 } else { 1.max(stat.st_nlink as u32) };
-        Ok(self.entry(id, self.shown(&view, &stat, links)))
+        Ok(self.entry(id, self.shown(&view, &stat, 1)))
     }
 
     fn is_whited(&self, upper: &OwnedFd, name: &[u8]) -> Result<bool, Errno> {
         Ok(stat_name(upper, name)?.is_some_and(|stat| is_whiteout(&stat)))
     }
 
-    /// Whether a directory hands on its group, and which that is.
-    fn setgid(&self, dir: &Dir) -> Result<Option<(bool, u32)>, Errno> {
+    /// The group that a directory hands on, if it does.
+    fn group_of(&self, dir: &Dir) -> Option<u32> {
         // On disk no file has the bit: what has it says so in its attribute.
-        Ok(dir.kept.filter(|kept| kept.mode & libc::S_ISGID != 0).map(|kept| (true, kept.gid)))
+        dir.kept.filter(|kept| kept.mode & libc::S_ISGID != 0).map(|kept| kept.gid)
     }
 
     /// Makes something under a name that is free.
@@ -273,10 +268,5 @@ impl Writable {
             self.drop_from_work(&found.name);
         }
         Ok(self.entry(of, self.attributes(of)?))
-    }
-
-    /// What the layers have under a name, where that would show without a whiteout.
-    pub(super) fn shows_through(&self, dir: &Dir, name: &[u8]) -> Result<Option<Id>, Errno> {
-        self.below(dir, name)
     }
 }

@@ -1,7 +1,6 @@
 //! Removing names: whiteouts hide what the layers have.
 
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::Arc;
 
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag};
@@ -16,6 +15,9 @@ use super::table::{Shared, WORK};
 use crate::index::Kind;
 use crate::overlay::lowers::Id;
 use crate::sys::tree::read_entries;
+
+/// Is told a name and whether it is a whiteout; returns whether to go on.
+pub(super) type EachName<'a> = dyn FnMut(&[u8], bool) -> Result<bool, Errno> + 'a;
 
 /// The whiteout in the work directory that all others are links of.
 const WHITEOUT: &[u8] = b"whiteout";
@@ -61,16 +63,12 @@ impl Writable {
         if self.table().view(id)?.upper.is_none() {
             return Ok(());
         }
-        let fd = self.upper_or_reference(id)?;
+        let fd = self.upper(id)?;
         self.table().set_pin(id, &fd)
     }
 
-    fn upper_or_reference(&self, id: u64) -> Result<Arc<OwnedFd>, Errno> {
-        self.upper(id)
-    }
-
-    /// Notes that a name of a node is gone; returns whether it was the last one. The node is pinned
-    /// before the name is removed, and let go by [`restore`](Self::restore).
+    /// Notes that a name of a node goes. Before the last one the node is pinned;
+    /// [`restore`](Self::restore) undoes it all.
     pub(super) fn withdraw(&self, id: u64, dir: u64, name: &[u8]) -> Result<(), Errno> {
         let is_last = {
             let table = self.table();
@@ -193,11 +191,7 @@ impl Writable {
 
     /// Tells the names in a directory of the upper tree and which are whiteouts, until `each`
     /// returns false.
-    pub(super) fn each_upper(
-        &self,
-        upper: &OwnedFd,
-        each: &mut dyn FnMut(&[u8], bool) -> Result<bool, Errno>,
-    ) -> Result<(), Errno> {
+    pub(super) fn each_upper(&self, upper: &OwnedFd, each: &mut EachName<'_>) -> Result<(), Errno> {
         let again = open_name(upper, b".", OFlag::O_RDONLY | OFlag::O_DIRECTORY, 0)?;
         let mut buffer = vec![0; 32 << 10];
         loop {

@@ -11,8 +11,7 @@ use super::Writable;
 use super::copy_up::{Data, rename};
 use super::find::{Dir, NAME_MAX, OPAQUE, Seen};
 use super::kept::errno;
-use super::place::{Form, is_whiteout, stat_name};
-use super::table::WORK;
+use super::place::{is_whiteout, stat_name};
 use crate::index::Kind;
 use crate::sys;
 
@@ -305,9 +304,3 @@ impl Writable {
         Ok(())
     }
 }
-
-/// The work directory is no place that the kernel knows.
-const _: () = assert!(WORK == 0);
-
-#[allow(dead_code)]
-fn _unused(_: Form) {}
