@@ -41,7 +41,8 @@ impl<K: Copy + Eq + Hash> Files<K> {
         Ok(Files::of(soft.saturating_sub(SPARE).min(MOST)))
     }
 
-    fn of(most: usize) -> Self {
+    /// For at most so many.
+    pub(super) fn of(most: usize) -> Self {
         let clock = Clock { places: HashMap::new(), slots: Vec::new(), hand: 0 };
         Files { clock: Mutex::new(clock), most: most.max(1) }
     }
@@ -71,7 +72,23 @@ impl<K: Copy + Eq + Hash> Files<K> {
         Ok(file)
     }
 
-    fn clear(&self) {
+    /// The descriptor of a key, where it is there.
+    pub(super) fn find(&self, key: K) -> Option<Arc<OwnedFd>> {
+        self.lock().find(key)
+    }
+
+    /// Keeps a descriptor for a key.
+    pub(super) fn keep(&self, key: K, file: &Arc<OwnedFd>) {
+        let _closed_outside_the_lock = self.lock().put(key, Arc::clone(file), self.most);
+    }
+
+    /// Gives up the descriptor of a key; it is closed when nobody uses it any more.
+    pub(super) fn give_up(&self, key: K) -> Option<Arc<OwnedFd>> {
+        self.lock().remove(key)
+    }
+
+    /// Gives up all of them.
+    pub(super) fn clear(&self) {
         let mut clock = self.lock();
         let slots = std::mem::take(&mut clock.slots);
         clock.places.clear();
@@ -91,6 +108,15 @@ impl<K: Copy + Eq + Hash> Clock<K> {
         let slot = self.slots.get_mut(*self.places.get(&key)?)?;
         slot.was_used = true;
         Some(Arc::clone(&slot.file))
+    }
+
+    fn remove(&mut self, key: K) -> Option<Arc<OwnedFd>> {
+        let place = self.places.remove(&key)?;
+        let gone = self.slots.swap_remove(place);
+        if let Some(moved) = self.slots.get(place) {
+            self.places.insert(moved.key, place);
+        }
+        Some(gone.file)
     }
 
     /// Returns what had to go.

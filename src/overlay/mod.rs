@@ -12,9 +12,11 @@ mod owners;
 mod readonly;
 mod server;
 pub mod wire;
+mod writable;
 
 pub use lowers::{Id, Listed, Lowers};
 pub use mount::{Mounting, mount};
 pub use owners::Owners;
 pub use readonly::ReadOnly;
 pub use server::{FileSystem, serve};
+pub use writable::{Upper, Writable};

@@ -11,6 +11,7 @@ pub mod map;
 pub mod mount;
 pub mod process;
 pub mod seccomp;
+pub mod tree;
 pub mod tty;
 
 use std::io;

@@ -64,24 +64,23 @@ fn one(root: &Path, at: &Path, overridden: bool, inodes: &mut HashMap<u64, PathB
     let is_dir = kind.is_dir();
     let mut mode = metadata.mode();
     let mut xattrs = Vec::new();
-    if kind.is_file() || is_dir {
-        if let Ok(file) = fs::File::open(path) {
-            for name in list_xattrs(&file).unwrap_or_default() {
-                let value = get_xattr(&file, &name).unwrap().unwrap();
-                if name.as_bytes() == b"user.containers.override_stat" {
-                    let truth = Override::parse(&value).unwrap();
-                    if overridden {
-                        let kind = match truth.kind {
-                            Some(Kind::CharDevice) => libc::S_IFCHR,
-                            Some(Kind::BlockDevice) => libc::S_IFBLK,
-                            _ => mode & libc::S_IFMT,
-                        };
-                        mode = kind | truth.mode;
-                    }
-                } else if name.as_bytes().starts_with(b"user.") {
-                    use std::os::unix::ffi::OsStrExt;
-                    xattrs.push((OsStr::from_bytes(name.as_bytes()).to_owned(), value));
+    let opened = (kind.is_file() || is_dir).then(|| fs::File::open(path).ok()).flatten();
+    if let Some(file) = opened {
+        for name in list_xattrs(&file).unwrap_or_default() {
+            let value = get_xattr(&file, &name).unwrap().unwrap();
+            if name.as_bytes() == b"user.containers.override_stat" {
+                let truth = Override::parse(&value).unwrap();
+                if overridden {
+                    let kind = match truth.kind {
+                        Some(Kind::CharDevice) => libc::S_IFCHR,
+                        Some(Kind::BlockDevice) => libc::S_IFBLK,
+                        _ => mode & libc::S_IFMT,
+                    };
+                    mode = kind | truth.mode;
                 }
+            } else if name.as_bytes().starts_with(b"user.") {
+                use std::os::unix::ffi::OsStrExt;
+                xattrs.push((OsStr::from_bytes(name.as_bytes()).to_owned(), value));
             }
         }
     }

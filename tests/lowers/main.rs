@@ -6,6 +6,7 @@
 mod common;
 mod listing;
 mod scene;
+mod writable;
 
 use std::ffi::OsStr;
 use std::fs;
@@ -298,6 +299,19 @@ fn real_images_are_the_same_tree() {
                 differences(&list_below(&hybrid, false), &below(theirs)),
                 Vec::<String>::new()
             );
+        });
+    });
+}
+
+#[test]
+fn without_its_server_the_mount_fails_and_nothing_hangs() {
+    as_user("without_its_server_the_mount_fails_and_nothing_hangs", |home| {
+        let layers = hostile(home);
+        in_box_without_server(home, &layers, |fuse| {
+            let error = fs::read(fuse.join("merged/deep/er/low")).unwrap_err();
+            // The first where the request was under way, the other for all that come later.
+            let errno = Errno::from_raw(error.raw_os_error().unwrap());
+            assert!(matches!(errno, Errno::ECONNABORTED | Errno::ENOTCONN), "{errno}");
         });
     });
 }

@@ -105,7 +105,7 @@ pub(crate) fn lowers(layers: &[PathBuf]) -> Lowers {
 }
 
 /// Forks; the child ends with 0 when `body` returns, and with 1 when it panics.
-fn fork(body: impl FnOnce()) -> Child {
+pub(crate) fn fork(body: impl FnOnce()) -> Child {
     match clone::fork().unwrap() {
         Forked::Parent(child) => child,
         Forked::Child => {
@@ -162,10 +162,38 @@ pub(crate) fn in_box(home: &Path, layers: &[PathBuf], body: impl FnOnce(&Path)) 
         attach(mount_served(&channel), File::open(&at).unwrap()).unwrap();
         drop(channel);
         body(&at);
+        let status = fs::read_to_string(format!("/proc/{}/status", server.pid)).unwrap();
+        let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
+        let kibibytes: u64 = line.split_whitespace().nth(1).unwrap().parse().unwrap();
+        assert!(kibibytes < 64 << 10, "{line}");
+        eprintln!("the server: {line}");
     });
     assert_eq!(clone::wait_for_end(&inner.pidfd).unwrap(), Change::Exited(0), "in the box");
     // The box was its last user: the mount is gone, and the server with it.
     assert_eq!(clone::wait_for_end(&server.pidfd).unwrap(), Change::Exited(0), "the server");
+}
+
+/// A box whose server is killed while it reads: `body` is told when that has happened.
+pub(crate) fn in_box_without_server(home: &Path, layers: &[PathBuf], body: impl FnOnce(&Path)) {
+    let owners = Owners::All(geteuid().as_raw(), getegid().as_raw());
+    let (server, channel) = server(layers, owners);
+    let at = home.join("fuse");
+    fs::create_dir_all(&at).unwrap();
+    let inner = fork(|| {
+        enter_namespaces();
+        attach(mount_served(&channel), File::open(&at).unwrap()).unwrap();
+        drop(channel);
+        assert!(fs::read_dir(&at).unwrap().count() > 10);
+        clone::send_signal(&server.pidfd, libc::SIGKILL).unwrap();
+        // It is waited for outside; until then it stays as a zombie.
+        let status = format!("/proc/{}/status", server.pid);
+        while !fs::read_to_string(&status).unwrap().contains("zombie") {
+            std::thread::yield_now();
+        }
+        body(&at);
+    });
+    assert_eq!(clone::wait_for_end(&inner.pidfd).unwrap(), Change::Exited(0), "in the box");
+    assert_eq!(clone::wait_for_end(&server.pidfd).unwrap(), Change::Killed(libc::SIGKILL));
 }
 
 /// The kernel's overlayfs over some layers, the topmost first; writable where it has a place to be.

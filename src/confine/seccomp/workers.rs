@@ -79,6 +79,38 @@ const SERVING: &[&str] = &[
     "sched_yield",
 ];
 
+/// Changing files below directories that are open, besides.
+const CHANGING: &[&str] = &[
+    "copy_file_range",
+    "fallocate",
+    "fchmod",
+    "fdatasync",
+    "fgetxattr",
+    "flistxattr",
+    "fremovexattr",
+    "fsetxattr",
+    "fstat",
+    "fstat64",
+    "fstatat64",
+    "fsync",
+    "ftruncate",
+    "ftruncate64",
+    "getdents64",
+    "linkat",
+    "mkdirat",
+    "mknodat",
+    "newfstatat",
+    "pwrite64",
+    "readlinkat",
+    "renameat2",
+    "statx",
+    "symlinkat",
+    "syncfs",
+    "unlinkat",
+    "utimensat",
+    "utimensat_time64",
+];
+
 impl Policy {
     /// The filter of the process that inflates: it reads one descriptor and writes another, opens
     /// nothing, starts nothing, and has no address for anything.
@@ -92,6 +124,15 @@ impl Policy {
     pub fn for_overlay_reader(arch: Architecture) -> Self {
         let mut policy = Policy::for_any_worker(arch);
         policy.put(SERVING, Action::Allow);
+        policy
+    }
+
+    /// The filter of the threads that serve them with an upper directory.
+    pub fn for_overlay_writer(arch: Architecture) -> Self {
+        let mut policy = Policy::for_overlay_reader(arch);
+        policy.put(CHANGING, Action::Allow);
+        let shares = Condition::int(1, libc::FICLONE as u32);
+        policy.rules.insert("ioctl".into(), only(shares));
         policy
     }
 
