@@ -13,7 +13,7 @@ use crate::host::{Directories, Host, Live, World};
 use crate::identity::{self, Names};
 use crate::image::{Digest, Reference};
 use crate::index::LayerIndex;
-use crate::overlay::Lowers;
+use crate::launch::Layers;
 use crate::profile::{self, Overlay, Profile, Pull};
 use crate::sandbox::{self, ImageInput, Inputs, Own, Sandbox};
 use crate::store::{self, Held, Image, Scratch, Store, Wanted};
@@ -47,13 +47,13 @@ impl InUse {
     }
 
     /// Its layers for a server of casemate's own. An index that is missing is made.
-    pub(super) fn lowers(&self) -> Result<Lowers> {
+    pub(super) fn layers(&self) -> Result<Layers> {
         let open = |layer: &Digest| {
             let path = self.store.layer_path(layer);
             let tree = fs::open_path(&path).at("open layer", &path)?;
             Ok((tree, LayerIndex::open(&self.store.layer_index(layer)?)?))
         };
-        Lowers::new(self.layers.iter().rev().map(open).collect::<Result<_>>()?)
+        self.layers.iter().rev().map(open).collect()
     }
 }
 

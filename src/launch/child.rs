@@ -11,7 +11,7 @@ use super::handover::Inherited;
 use super::maker::{Maker, attach_clone, out_of_order, tmpfs};
 use super::message::{Channel, Message};
 use super::place::{self, Last};
-use super::{devices, init, network, overlay, payload, proc, root, verify};
+use super::{devices, init, network, payload, proc, root, verify};
 use crate::confine::capabilities;
 use crate::error::{During, Error, Result};
 use crate::host::Source;
@@ -77,7 +77,7 @@ impl<'a> Maker<'a> {
             Step::FindSources => self.find_sources(sandbox),
             Step::Memory(size) => self.make_memory(&size.to_string()),
             Step::Serve(overlay) => {
-                self.served = Some(overlay::mount(sandbox, overlay, self)?);
+                self.served = Some(root::serve(sandbox, overlay, self)?);
                 Ok(())
             }
             Step::Root(_) => {

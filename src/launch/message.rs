@@ -15,6 +15,9 @@ pub(super) enum Message {
     Terminal,
     /// The box's network namespace; it comes along.
     Network,
+    /// The directory with the writable layer of an overlay whose server does that too: its `upper`
+    /// and `work`; it comes along.
+    Upper,
     /// The device of the overlay that was mounted in the box; it comes along.
     Device,
     /// The program's process exists; its pidfd comes along.

@@ -18,4 +18,5 @@ mod supervisor;
 mod tty;
 mod verify;
 
+pub use overlay::Layers;
 pub use supervisor::{Options, launch};

@@ -7,14 +7,16 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
-use super::maker::{Maker, out_of_order};
 use super::message::{Channel, Message};
 use crate::error::{During, Error, Result};
-use crate::overlay::{self, Lowers, Mounting, Owners, ReadOnly};
+use crate::index::LayerIndex;
+use crate::overlay::{self, Lowers, Mounting, Owners, ReadOnly, Upper, Writable};
 use crate::rootfs::Overlay;
 use crate::sandbox::Sandbox;
 use crate::sys::clone::{self, Change, Child, Forked};
+use crate::sys::fs::{self, Resolve};
 use crate::sys::fuse;
 
 /// How long a server may take to notice that the box is gone. It is told by the kernel.
@@ -29,17 +31,27 @@ pub(super) struct Server {
     was_killed: bool,
 }
 
-/// Forks the server of these layers. The device comes through `from`, whose other end is the box's.
-pub(super) fn serve_beside(lowers: Lowers, sandbox: &Sandbox, from: Channel) -> Result<Server> {
+/// Layers as a server takes them, the topmost first: each one's tree, and its index.
+pub type Layers = Vec<(OwnedFd, LayerIndex)>;
+
+/// How many files a server may have open, where it is allowed that many: it keeps those that were
+/// used last.
+const MOST_FILES: u64 = 16384;
+
+/// Forks the server of these layers. What it needs of the box comes through `from`, whose other end
+/// is the box's.
+pub(super) fn serve_beside(
+    layers: Layers,
+    sandbox: &Sandbox,
+    overlay: Overlay,
+    from: Channel,
+) -> Result<Server> {
     let (channel, theirs) = Channel::pair()?;
     match clone::clone3(0).during("start", "the overlay's server")? {
         Forked::Parent(child) => Ok(Server { child, channel, ended: None, was_killed: false }),
         Forked::Child => {
             drop(channel);
-            let owners = Owners::All(sandbox.identity.uid, sandbox.identity.gid);
-            let file_system = ReadOnly::new(lowers, owners);
-            let kept = [from.fd(), theirs.fd()];
-            let served = overlay::serve(&file_system, &kept, || receive(&from));
+            let served = serve(layers, sandbox, overlay, &from, &theirs);
             if let Err(error) = &served {
                 // Without a supervisor there is nobody left to tell.
                 let _nobody_left = theirs.write(&Message::failed(error));
@@ -49,16 +61,45 @@ pub(super) fn serve_beside(lowers: Lowers, sandbox: &Sandbox, from: Channel) -> 
     }
 }
 
-fn receive(from: &Channel) -> Result<OwnedFd> {
-    match from.receive()? {
+fn serve(
+    layers: Layers,
+    sandbox: &Sandbox,
+    overlay: Overlay,
+    from: &Channel,
+    to: &Channel,
+) -> Result<()> {
+    allow_files().during("raise", "the limit on open files")?;
+    let lowers = Lowers::new(layers)?;
+    let owners = Owners::All(sandbox.identity.uid, sandbox.identity.gid);
+    let kept = [from.fd(), to.fd()];
+    let device = || match from.receive()? {
         Some((Message::Device, Some(device))) => Ok(device),
         _ => Err(Error::new("wait for the overlay's device: none came")),
+    };
+    if overlay != Overlay::Fuse {
+        return overlay::serve(&ReadOnly::new(lowers, owners), &kept, device);
     }
+    let Some((Message::Upper, Some(both))) = from.receive()? else {
+        return Err(Error::new("wait for the overlay's writable layer: none came"));
+    };
+    let open = |name: &str| {
+        let flags = libc::O_RDONLY | libc::O_DIRECTORY;
+        fs::openat2(both.as_fd(), name, flags, 0, Resolve::BeneathNoSymlinks)
+            .during("open directory", name)
+    };
+    // A writable layer is thrown away with its box.
+    let upper = Upper { directory: open("upper")?, work: open("work")?, is_volatile: true };
+    drop(both);
+    overlay::serve(&Writable::new(lowers, owners, upper)?, &kept, device)
+}
+
+fn allow_files() -> nix::Result<()> {
+    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    setrlimit(Resource::RLIMIT_NOFILE, hard.min(MOST_FILES).max(soft), hard)
 }
 
 /// Mounts what the server shows: in the box, attached nowhere yet.
-pub(super) fn mount(sandbox: &Sandbox, overlay: Overlay, maker: &Maker<'_>) -> Result<OwnedFd> {
-    let to = maker.overlay.ok_or_else(|| out_of_order("the overlay's server"))?;
+pub(super) fn mount(sandbox: &Sandbox, overlay: Overlay, to: &Channel) -> Result<OwnedFd> {
     let device = fuse::open_device().at("open", "/dev/fuse").map_err(|error| {
         error.hint("the overlay needs the device; `--overlay kernel` does without")
     })?;

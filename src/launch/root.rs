@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 use nix::sys::stat::{Mode, fstat, mkdirat};
 
 use super::maker::{Maker, attach_clone, out_of_order};
+use super::message::Message;
+use super::overlay;
 use crate::error::{During, Error, Result};
 use crate::rootfs::Overlay;
 use crate::sandbox::{Mount, Root, Sandbox, What};
@@ -26,7 +28,6 @@ pub(super) fn make<'a>(sandbox: &'a Sandbox, maker: &mut Maker<'a>) -> Result<Ow
             maker.reopen(&place)
         }
         Root::Image { store, layers, overlay, .. } => {
-            let lowers = open_layers(&store.path, layers, maker)?;
             let mounted = match (overlay, maker.served.take()) {
                 (Overlay::Fuse, Some(served)) => served,
                 (Overlay::Hybrid, Some(served)) => {
@@ -34,10 +35,12 @@ pub(super) fn make<'a>(sandbox: &'a Sandbox, maker: &mut Maker<'a>) -> Result<Ow
                     // behind with the old root, and the overlay has a clone that has no place.
                     let below = maker.new_directory(0o755)?;
                     mount::attach(&served, &below.fd).during("attach", "the merged layers")?;
+                    let lowers = open_layers(&store.path, layers, maker)?;
                     let upper = upper(&lowers, &sandbox.mounts, maker)?;
                     overlayfs(&[served], &upper, maker)?
                 }
                 (Overlay::Kernel, _) => {
+                    let lowers = open_layers(&store.path, layers, maker)?;
                     let upper = upper(&lowers, &sandbox.mounts, maker)?;
                     overlayfs(&lowers, &upper, maker)?
                 }
@@ -47,6 +50,21 @@ pub(super) fn make<'a>(sandbox: &'a Sandbox, maker: &mut Maker<'a>) -> Result<Ow
             Ok(mounted)
         }
     }
+}
+
+/// Gives the server what it needs of the box, and mounts what it shows, attached nowhere yet.
+pub(super) fn serve<'a>(
+    sandbox: &'a Sandbox,
+    overlay: Overlay,
+    maker: &mut Maker<'a>,
+) -> Result<OwnedFd> {
+    let to = maker.overlay.ok_or_else(|| out_of_order("the overlay's server"))?;
+    if let (Overlay::Fuse, Root::Image { store, layers, .. }) = (overlay, &sandbox.root) {
+        let lowers = open_layers(&store.path, layers, maker)?;
+        let upper = upper(&lowers, &sandbox.mounts, maker)?;
+        to.send(&Message::Upper, Some(upper.both.as_fd()))?;
+    }
+    overlay::mount(sandbox, overlay, to)
 }
 
 /// The layers' trees, the topmost first, as overlayfs takes them.
@@ -65,18 +83,20 @@ fn open_layers(at: &Path, layers: &[PathBuf], maker: &mut Maker<'_>) -> Result<V
 
 /// The writable layer: the directory itself, and one to work in on the same file system.
 struct Upper {
+    /// What both are in.
+    both: OwnedFd,
     upper: OwnedFd,
     work: OwnedFd,
 }
 
 /// Makes the writable layer, with what is in it from the beginning.
 fn upper<'a>(lowers: &[OwnedFd], mounts: &'a [Mount], maker: &mut Maker<'a>) -> Result<Upper> {
-    let writable = match maker.writable.take() {
+    let both = match maker.writable.take() {
         Some(on_disk) => on_disk,
         None => maker.new_directory(0o700)?.fd,
     };
-    let [upper, work] = ["upper", "work"].map(|name| directory(&writable, name));
-    let upper = Upper { upper: upper?, work: work? };
+    let [upper, work] = ["upper", "work"].map(|name| directory(&both, name));
+    let upper = Upper { upper: upper?, work: work?, both };
     maker.early = write_early(&upper.upper, lowers, mounts)?;
     Ok(upper)
 }

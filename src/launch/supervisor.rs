@@ -18,11 +18,10 @@ use super::child;
 use super::handover::Inherited;
 use super::message::{Channel, Message};
 use super::network;
-use super::overlay::{self, Server};
+use super::overlay::{self, Layers, Server};
 use super::tty::Relay;
 use crate::confine::seccomp;
 use crate::error::{During, Error, Exit, Result};
-use crate::overlay::Lowers;
 use crate::profile::NetworkMode;
 use crate::sandbox::{Keyring, Sandbox};
 use crate::sys::clone::{self, Change, Child, Forked};
@@ -33,7 +32,7 @@ pub struct Options {
     /// The writable layer on disk, where the plan has one.
     pub scratch: Option<PathBuf>,
     /// The layers, where the plan has a server for them.
-    pub lowers: Option<Lowers>,
+    pub layers: Option<Layers>,
 }
 
 /// Runs the plan to its end and returns the exit code: the program's, or 128 plus the signal that
@@ -65,7 +64,7 @@ pub fn launch(sandbox: &Sandbox, options: Options) -> Result<i32> {
         }
         _ => (None, None),
     };
-    let lowers = options.lowers;
+    let layers = options.layers;
     let inherited = Inherited {
         filter,
         init_filter,
@@ -77,17 +76,19 @@ pub fn launch(sandbox: &Sandbox, options: Options) -> Result<i32> {
     let child = match clone::clone3(NAMESPACES) {
         Ok(Forked::Child) => {
             // The far ends: were they open here too, a death at the other side would go unseen.
-            drop((channel, network_to, overlay_from, lowers));
+            drop((channel, network_to, overlay_from, layers));
             child::run(sandbox, inherited)
         }
         Ok(Forked::Parent(child)) => child,
         Err(error) => return Err(no_namespaces(&error)),
     };
     // First: the box waits for it in the middle, and for the network at its end.
-    let server = match (overlay_from, lowers) {
-        (Some(from), Some(lowers)) => overlay::serve_beside(lowers, sandbox, from).map(Some),
-        (Some(_), None) => Err(Error::new("start the overlay's server: it has no layers")),
-        (None, _) => Ok(None),
+    let server = match (sandbox.root.overlay(), overlay_from, layers) {
+        (Some(overlay), Some(from), Some(layers)) => {
+            overlay::serve_beside(layers, sandbox, overlay, from).map(Some)
+        }
+        (_, Some(_), None) => Err(Error::new("start the overlay's server: it has no layers")),
+        _ => Ok(None),
     };
     let network = network_to.map(|to| network::make_beside(&child, to)).transpose();
     // The child had to be dumpable when it was made, to write its own id maps.
