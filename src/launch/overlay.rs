@@ -19,7 +19,7 @@ use crate::sys::clone::{self, Change, Child, Forked};
 use crate::sys::fs::{self, Resolve};
 use crate::sys::fuse;
 
-/// How long a server may take to notice that the box is gone. It is told by the kernel.
+/// How long a server that is ending may take for it.
 const GRACE: Duration = Duration::from_secs(1);
 
 /// The process, and what it says.
@@ -162,8 +162,21 @@ impl Server {
         Ok(())
     }
 
-    /// Waits for its end, which follows that of the box, and says whether it came too early.
+    /// Ends it where it still serves: the program has ended, and nobody asks for files any more. It
+    /// would end by itself with the last mount, but later.
+    pub(super) fn release(&mut self) {
+        // A process that is ending closes this before anybody can find its files gone, see it fail
+        // by that, and end.
+        let mut fds = [PollFd::new(self.channel.fd(), PollFlags::POLLIN)];
+        let serves = poll(&mut fds, PollTimeout::ZERO).is_ok_and(|count| count == 0);
+        if serves && self.ended.is_none() {
+            self.kill();
+        }
+    }
+
+    /// Waits for its end, and says whether it came too early.
     pub(super) fn finish(mut self) -> Result<()> {
+        self.release();
         if self.ended.is_none() {
             let mut fds = [PollFd::new(self.child.pidfd.as_fd(), PollFlags::POLLIN)];
             let timeout = PollTimeout::try_from(GRACE).unwrap_or(PollTimeout::MAX);

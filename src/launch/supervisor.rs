@@ -352,9 +352,11 @@ impl Supervisor {
             // The first word counts: a failure to start is followed by the end of its process.
             Some((Message::Exited(code), _)) => {
                 self.outcome.get_or_insert(Ok(code));
+                self.release_server();
             }
             Some((Message::Killed(signal), _)) => {
                 self.outcome.get_or_insert(Ok(128 + signal));
+                self.release_server();
             }
             Some((message, _)) => {
                 if let Some(error) = message.into_error() {
@@ -363,6 +365,12 @@ impl Supervisor {
             }
         }
         Ok(())
+    }
+
+    fn release_server(&mut self) {
+        if let Some(server) = &mut self.server {
+            server.release();
+        }
     }
 
     /// Stops casemate as Ctrl-Z stops any program, with the terminal as the shell left it.

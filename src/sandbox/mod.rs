@@ -104,14 +104,14 @@ pub enum Root {
         /// What assembles them.
         overlay: Overlay,
         /// Why that.
-        overlay_why: String,
+        overlay_why: Box<str>,
         /// Where writes go.
         scratch: Scratch,
         /// The directory for them where that is the disk.
         #[serde(serialize_with = "text::optional_path")]
         scratch_dir: Option<PathBuf>,
         /// Why there.
-        why: String,
+        why: Box<str>,
         /// Whether there are writes at all.
         read_only: bool,
     },

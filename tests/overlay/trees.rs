@@ -178,8 +178,12 @@ impl Lister {
 fn attributes(path: &Path) -> String {
     let Ok(file) = fs::File::open(path) else { return " unreadable".into() };
     let marks: [&[u8]; 3] = [b"user.overlay.", b"user.containers.", b"user.rootlesscontainers"];
-    let mut all: Vec<String> = list_xattrs(&file)
-        .unwrap()
+    let names = match list_xattrs(&file) {
+        // Where no layer has any, a server may say once for all that there are none.
+        Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => Vec::new(),
+        names => names.unwrap(),
+    };
+    let mut all: Vec<String> = names
         .iter()
         .filter(|name| !marks.iter().any(|mark| name.to_bytes().starts_with(mark)))
         .map(|name| format!(" {name:?}={:?}", get_xattr(&file, name).unwrap()))

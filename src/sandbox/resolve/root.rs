@@ -33,10 +33,10 @@ pub(super) fn choose(profile: &Profile, host: &Host, image: Option<&ImageInput>)
         store: image.store.clone(),
         layers: image.layers.clone(),
         overlay,
-        overlay_why,
+        overlay_why: overlay_why.into(),
         scratch,
         scratch_dir: on_disk.then(|| image.scratch_dir.clone()),
-        why: why.to_owned(),
+        why: why.into(),
         read_only: profile.root.read_only.unwrap_or(false),
     })
 }
