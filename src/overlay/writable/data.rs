@@ -122,6 +122,8 @@ impl Writable {
         let (offset, length) =
             (offset.map_err(|_| Errno::EFBIG)?, length.map_err(|_| Errno::EFBIG)?);
         let file = self.file_to_write(id)?;
+        // The kernel leaves that to the server here too (`HANDLE_KILLPRIV_V2`), without a flag.
+        self.drop_setid(id)?;
         loop {
             match fallocate(&*file, flags, offset, length) {
                 Err(Errno::EINTR) => {}

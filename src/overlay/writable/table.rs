@@ -21,9 +21,6 @@ pub(super) const WORK: u64 = 0;
 /// The most nodes; some 250 bytes each.
 const MOST_NODES: usize = 2 << 20;
 
-/// The most descriptors that are kept for files without a name.
-const MOST_PINS: usize = 4096;
-
 /// A name in a directory.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Name {
@@ -87,10 +84,12 @@ pub(super) struct Table {
     shared: HashMap<Id, Shared>,
     next: u64,
     pins: usize,
+    /// The most descriptors that are kept for files without a name.
+    most_pins: usize,
 }
 
 impl Table {
-    pub(super) fn new(root: View) -> Self {
+    pub(super) fn new(root: View, most_pins: usize) -> Self {
         let mut table = Table {
             nodes: HashMap::new(),
             by_upper: HashMap::new(),
@@ -99,6 +98,7 @@ impl Table {
             shared: HashMap::new(),
             next: ROOT + 1,
             pins: 0,
+            most_pins,
         };
         table.insert(ROOT, root);
         table
@@ -241,7 +241,7 @@ impl Table {
 
     /// Keeps a descriptor for a node without names; `EMFILE` where there are too many.
     pub(super) fn set_pin(&mut self, id: u64, pin: &Arc<OwnedFd>) -> Result<(), Errno> {
-        if self.pins >= MOST_PINS {
+        if self.pins >= self.most_pins {
             return Err(Errno::EMFILE);
         }
         if let Some(node) = self.nodes.get_mut(&id)
