@@ -8,6 +8,7 @@
 pub mod cli;
 pub mod commands;
 pub mod confine;
+mod crew;
 pub mod error;
 pub mod host;
 pub mod identity;

@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::{BufWriter, Read, Write};
 use std::os::fd::OwnedFd;
 use std::path::Path;
+use std::sync::atomic::AtomicBool;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use nix::sys::stat::fstat;
@@ -13,11 +14,16 @@ use super::input::{self, Input};
 use super::intake::{Brought, Expected, Intake};
 use super::layer::Info;
 use super::{Store, directory};
+use crate::crew;
 use crate::error::{During, Error, Result};
 use crate::image::{
     Bundle, Choice, Config, Digest, LayerDescriptor, Location, MANIFEST_MEDIA_TYPE, Platform,
     Reference, Section, Source, compose_config, compose_manifest, timestamp,
 };
+
+/// How many layers are unpacked at the same time. Most of it is the kernel's work for each file, in
+/// one thread for each layer, so that two cores are busy with two.
+const PARALLEL: usize = 2;
 
 /// What an import did.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -53,7 +59,7 @@ pub fn import(store: &Store, reference: &Reference, source: &Path) -> Result<Imp
 
 /// Imports an image or a root file system. An image that has the name already loses it.
 pub fn import_from(store: &Store, import: &Import<'_>) -> Result<Imported> {
-    let intake = Intake::open(store, 1)?;
+    let intake = Intake::open(store, PARALLEL)?;
     let choice = |form, tag| Choice { form, tag, platform: import.platform };
     let opened = match import.location {
         Location::File { form, path, tag } => {
@@ -97,20 +103,30 @@ fn named(given: Option<&Reference>, own: Option<Reference>) -> Result<Reference>
 
 fn bundle(intake: Intake<'_>, reference: &Reference, bundle: &Bundle) -> Result<Imported> {
     let total = bundle.layers.len();
+    // One that comes twice is unpacked once.
+    let mut missing: Vec<usize> = Vec::new();
+    for (number, diff_id) in bundle.config.diff_ids.iter().enumerate() {
+        let comes =
+            missing.iter().any(|coming| bundle.config.diff_ids.get(*coming) == Some(diff_id));
+        if !comes && !intake.has(diff_id)? {
+            missing.push(number);
+        }
+    }
+    let layers: Vec<_> = bundle.layers.iter().zip(&bundle.config.diff_ids).collect();
+    let stop = AtomicBool::new(false);
+    crew::each(PARALLEL, missing.len(), &stop, |index| {
+        let number = missing[index];
+        let (layer, diff_id) = layers[number];
+        let packed = layer.packed.map(|(digest, _)| digest);
+        let expected = Expected { packed, diff_id: Some(*diff_id), ..Expected::default() };
+        bundle
+            .open(layer)
+            .and_then(|section| intake.section(section, expected))
+            .map_err(|error| error.within(format_args!("layer {} of {total}", number + 1)))
+    })?;
     let mut infos = Vec::new();
-    for (number, (layer, diff_id)) in bundle.layers.iter().zip(&bundle.config.diff_ids).enumerate()
-    {
-        let within = |error: Error| error.within(format_args!("layer {} of {total}", number + 1));
-        let info = match intake.known(diff_id)? {
-            Some(info) => info,
-            None => {
-                let section = bundle.open(layer).map_err(within)?;
-                let packed = layer.packed.map(|(digest, _)| digest);
-                let expected = Expected { packed, diff_id: Some(*diff_id), ..Expected::default() };
-                intake.section(section, expected).map_err(within)?.1
-            }
-        };
-        infos.push(info);
+    for diff_id in &bundle.config.diff_ids {
+        infos.extend(intake.known(diff_id)?);
     }
     let composed;
     let (manifest, media_type) = match &bundle.manifest {

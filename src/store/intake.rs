@@ -53,6 +53,7 @@ pub struct Intake<'a> {
     arrived: Mutex<Arrived>,
     /// How layers share what they have in common; tried when the first one has come.
     way: OnceLock<Way>,
+    sharing: Mutex<()>,
 }
 
 #[derive(Default)]
@@ -82,7 +83,14 @@ impl<'a> Intake<'a> {
     pub fn open(store: &'a Store, pairs: usize) -> Result<Self> {
         let staging = Staging::new(store)?;
         let workshop = Workshop::open(&staging, pairs)?;
-        Ok(Intake { store, workshop, staging, arrived: Mutex::default(), way: OnceLock::new() })
+        Ok(Intake {
+            store,
+            workshop,
+            staging,
+            arrived: Mutex::default(),
+            way: OnceLock::new(),
+            sharing: Mutex::default(),
+        })
     }
 
     pub(super) fn workshop(&self) -> &Workshop {
@@ -227,6 +235,8 @@ impl<'a> Intake<'a> {
         }
         let info = Info::of(&done);
         info.write(&dir)?;
+        // One after the other, so that each sees what the others have.
+        let _one = self.sharing.lock().unwrap_or_else(PoisonError::into_inner);
         self.share(&done.diff_id, &dir)?;
         let held = Held::staged(dir)?;
         let mut arrived = self.arrived();

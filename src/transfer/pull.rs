@@ -1,13 +1,14 @@
 //! Pull: an image comes from a registry.
 
 use std::io::{self, Read};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 
 use super::watch::Watch;
+use crate::crew;
 use crate::error::{Error, Result};
 use crate::image::{self, Config, Digest, LayerDescriptor, Manifest, Platform, Reference};
 use crate::registry::{Access, Document, Registries, Remote};
@@ -214,29 +215,18 @@ impl Pull<'_> {
         let run = Run {
             pull: self,
             intake,
-            missing: &missing,
-            total: manifest.layers.len(),
-            next: AtomicUsize::new(0),
             stop: AtomicBool::new(false),
-            failed: Mutex::new(None),
             settled: Mutex::new(Instant::now()),
         };
-        std::thread::scope(|scope| -> Result<()> {
-            for _ in 1..PARALLEL.min(missing.len()) {
-                std::thread::Builder::new()
-                    .name("casemate-pull".to_owned())
-                    .spawn_scoped(scope, || run.work())
-                    .map_err(|error| {
-                        // Those that run would go on to the last layer before it is told.
-                        run.stop.store(true, Ordering::Relaxed);
-                        Error::os("start", "a thread", error)
-                    })?;
-            }
-            run.work();
+        crew::each(PARALLEL, missing.len(), &run.stop, |index| {
+            let (number, layer, diff_id) = missing[index];
+            let done = run.layer(index, layer, diff_id).and_then(|()| run.settle());
+            let total = manifest.layers.len();
+            done.map_err(|error| error.within(format_args!("layer {number} of {total}")))?;
+            self.watch.done(index);
             Ok(())
-        })?;
-        let failed = run.failed.into_inner().unwrap_or_else(PoisonError::into_inner);
-        failed.map_or(Ok(()), Err)
+        })
+        .map(drop)
     }
 }
 
@@ -244,32 +234,11 @@ impl Pull<'_> {
 struct Run<'a> {
     pull: &'a Pull<'a>,
     intake: &'a Intake<'a>,
-    missing: &'a [(usize, &'a LayerDescriptor, Digest)],
-    total: usize,
-    next: AtomicUsize,
     stop: AtomicBool,
-    /// The first failure.
-    failed: Mutex<Option<Error>>,
     settled: Mutex<Instant>,
 }
 
 impl Run<'_> {
-    fn work(&self) {
-        while !self.stop.load(Ordering::Relaxed) {
-            let index = self.next.fetch_add(1, Ordering::Relaxed);
-            let Some((number, layer, diff_id)) = self.missing.get(index) else { return };
-            let done = self.layer(index, layer, *diff_id).and_then(|()| self.settle());
-            if let Err(error) = done {
-                let within = error.within(format_args!("layer {number} of {}", self.total));
-                let mut failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner);
-                failed.get_or_insert(within);
-                self.stop.store(true, Ordering::Relaxed);
-                return;
-            }
-            self.pull.watch.done(index);
-        }
-    }
-
     fn layer(&self, index: usize, layer: &LayerDescriptor, diff_id: Digest) -> Result<()> {
         let blob = self.pull.remote.blob(&layer.digest, layer.size, &layer.urls)?;
         let mut blob = Stoppable { inner: blob, stop: &self.stop };

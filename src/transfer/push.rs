@@ -1,10 +1,10 @@
 //! Push: an image goes to a registry.
 
 use std::io::{self, Read};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::watch::Watch;
+use crate::crew;
 use crate::error::{Error, Result};
 use crate::image::{Compression, Digest, Family, Packed, Reference, repack};
 use crate::registry::{Access, Registries, Remote};
@@ -229,48 +229,12 @@ impl Run<'_> {
     }
 
     /// Does something with each layer, with several at the same time; the results in the same order.
-    /// After a failure nothing new is begun, and the first one is told.
     fn each<T: Send>(
         &self,
         layers: &[&OutgoingLayer],
         work: impl Fn(usize, &OutgoingLayer) -> Result<T> + Sync,
     ) -> Result<Vec<T>> {
-        let next = AtomicUsize::new(0);
-        let done: Mutex<Vec<(usize, T)>> = Mutex::default();
-        let failed: Mutex<Option<Error>> = Mutex::default();
-        let run = || {
-            while !self.stop.load(Ordering::Relaxed) {
-                let index = next.fetch_add(1, Ordering::Relaxed);
-                let Some(layer) = layers.get(index) else { return };
-                match work(index, layer) {
-                    Ok(value) => lock(&done).push((index, value)),
-                    Err(error) => {
-                        lock(&failed).get_or_insert(error);
-                        self.stop.store(true, Ordering::Relaxed);
-                    }
-                }
-            }
-        };
-        std::thread::scope(|scope| -> Result<()> {
-            for _ in 1..PARALLEL.min(layers.len()) {
-                std::thread::Builder::new()
-                    .name("casemate-push".to_owned())
-                    .spawn_scoped(scope, run)
-                    .map_err(|error| {
-                        // Those that run would go on to the last layer before it is told.
-                        self.stop.store(true, Ordering::Relaxed);
-                        Error::os("start", "a thread", error)
-                    })?;
-            }
-            run();
-            Ok(())
-        })?;
-        if let Some(error) = lock(&failed).take() {
-            return Err(error);
-        }
-        let mut done = std::mem::take(&mut *lock(&done));
-        done.sort_by_key(|(index, _)| *index);
-        Ok(done.into_iter().map(|(_, value)| value).collect())
+        crew::each(PARALLEL, layers.len(), &self.stop, |index| work(index, layers[index]))
     }
 }
 
@@ -279,11 +243,6 @@ fn section(file: &std::fs::File, size: u64) -> Result<crate::image::Section> {
     use crate::error::During;
     let file = file.try_clone().during("duplicate", "a descriptor")?;
     Ok(crate::image::Section::of(std::sync::Arc::new(file), 0, size))
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // Only whole values are put in under the lock.
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Tells how many bytes have gone, and ends when another layer has failed.
