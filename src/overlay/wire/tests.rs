@@ -166,10 +166,10 @@ fn any_bytes_are_read_without_harm() {
         if random() % 4 == 0 {
             bytes.truncate((random() % (bytes.len() as u64 + 1)) as usize);
         }
-        if let Ok(read) = Request::decode(&bytes) {
-            if let Operation::BatchForget(forgets) = read.operation {
-                forgets.iter().for_each(drop);
-            }
+        if let Ok(read) = Request::decode(&bytes)
+            && let Operation::BatchForget(forgets) = read.operation
+        {
+            forgets.iter().for_each(drop);
         }
     }
 }
