@@ -132,17 +132,17 @@ pub fn diagnose(step: Step, errno: i32, clues: &Clues) -> Diagnosis {
         Step::Overlay if errno == libc::ENODEV || !clues.has_overlay => survivable(
             "overlay-module",
             "overlayfs is not there",
-            "boxes without --image work; for images: sudo modprobe overlay && echo overlay | sudo tee /etc/modules-load.d/overlay.conf",
+            "boxes without --image work, others with /dev/fuse; for images: sudo modprobe overlay && echo overlay | sudo tee /etc/modules-load.d/overlay.conf",
         ),
         Step::Overlay if errno == libc::EPERM => survivable(
             "overlay-old",
             "this kernel mounts no overlay in a user namespace (Linux 5.11 and later do)",
-            "update the kernel; boxes without --image work",
+            "update the kernel; boxes without --image work, others with /dev/fuse",
         ),
         Step::Overlay => survivable(
             "overlay",
             "overlayfs refuses",
-            "look for its reason in the kernel's log (sudo dmesg); boxes without --image work",
+            "look for its reason in the kernel's log (sudo dmesg); boxes without --image work, others with /dev/fuse",
         ),
         Step::Fuse if matches!(errno, libc::ENOENT | libc::ENODEV | libc::ENXIO) => survivable(
             "fuse-module",
