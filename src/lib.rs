@@ -15,6 +15,7 @@ pub mod identity;
 pub mod image;
 pub mod index;
 pub mod launch;
+pub mod overlay;
 mod place;
 pub mod profile;
 pub mod registry;

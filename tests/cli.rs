@@ -78,10 +78,10 @@ fn explain_of_an_image_names_its_layers_and_its_writes() {
 
 #[test]
 fn the_doctor_finds_that_boxes_run_here() {
-    let output = casemate(["doctor"]).output();
+    let output = casemate(["doctor"]).with_fuse().output();
     assert!(matches!(output.code(), Some(0 | 1)), "{output:?}");
     assert!(output.out().ends_with("boxes run here\n"), "{}", output.out());
-    let json = casemate(["doctor", "--json"]).output();
+    let json = casemate(["doctor", "--json"]).with_fuse().output();
     let report: serde_json::Value = serde_json::from_str(&json.out()).unwrap();
     assert_eq!(report["works"], true);
     for finding in report["findings"].as_array().unwrap() {

@@ -9,6 +9,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use casemate::cli::{Cli, Command};
+use casemate::host::doctor::Outcome;
 use casemate::host::{Host, Source, World};
 use casemate::identity::{Caller, Names};
 use casemate::image::Config;
@@ -108,6 +109,8 @@ fn host() -> Host {
         terminals: [false; 3],
         landlock_abi: 7,
         tmpfs_xattrs: true,
+        kernel_overlay: Outcome::Works,
+        fuse: Outcome::Works,
         keyring: true,
     }
 }
@@ -216,6 +219,10 @@ fn grants_limits_and_variables_show_up() {
 fn an_image_brings_its_own_settings() {
     golden("image.txt", &plan("", &[], &host(), Some(image())).unwrap());
     let words = ["--read-only", "-t", "--scratch", "disk", "-w", "/tmp", "--entrypoint", "", "sh"];
+    golden(
+        "image-hybrid.txt",
+        &plan("", &["--overlay", "hybrid"], &host(), Some(image())).unwrap(),
+    );
     golden("image-read-only.txt", &plan("", &words, &host(), Some(image())).unwrap());
 }
 
@@ -291,6 +298,40 @@ fn old_kernels_write_to_disk() {
 }
 
 #[test]
+fn the_overlay_is_the_cheapest_that_can_be_had_or_the_one_that_was_asked_for() {
+    let root = |words: &[&str], host: &Host| {
+        let json = serde_json::to_value(plan("", words, host, Some(image()))?).unwrap();
+        let word = |key: &str| json["root"][key].as_str().unwrap().to_owned();
+        Ok::<_, casemate::error::Error>((word("overlay"), word("overlay_why")))
+    };
+    let asked_for = "asked for".to_owned();
+    for mode in ["kernel", "hybrid", "fuse"] {
+        let found = root(&["--overlay", mode], &host()).unwrap();
+        assert_eq!(found, (mode.to_owned(), asked_for.clone()));
+    }
+    assert_eq!(root(&[], &host()).unwrap().0, "kernel");
+
+    let no_kernel = Host { kernel_overlay: Outcome::Fails(libc::EPERM), ..host() };
+    let (overlay, why) = root(&["--overlay", "auto"], &no_kernel).unwrap();
+    assert_eq!(overlay, "fuse");
+    assert!(why.contains("cannot be mounted here (Operation not permitted)"), "{why}");
+    // What was asked for is tried, not replaced.
+    assert_eq!(root(&["--overlay", "kernel"], &no_kernel).unwrap().0, "kernel");
+
+    let no_fuse = Host { fuse: Outcome::Fails(libc::ENOENT), ..host() };
+    assert_eq!(root(&[], &no_fuse).unwrap().0, "kernel");
+    for mode in ["hybrid", "fuse"] {
+        let error = root(&["--overlay", mode], &no_fuse).unwrap_err();
+        assert!(error.to_string().starts_with(&format!("overlay {mode}: open /dev/fuse: No such")));
+        assert!(error.hints()[0].contains("modprobe fuse"), "{error}");
+    }
+    let neither = Host { fuse: Outcome::Fails(libc::EACCES), ..no_kernel };
+    let error = root(&[], &neither).unwrap_err();
+    assert!(error.to_string().contains("overlayfs cannot be mounted here"), "{error}");
+    assert!(error.hints()[0].contains("chmod 666"), "{error}");
+}
+
+#[test]
 fn the_steps_are_in_the_kernels_order() {
     let name = |step: &Step<'_>| match step {
         Step::Mount(mount) => mount.target.display().to_string(),
@@ -312,4 +353,12 @@ fn the_steps_are_in_the_kernels_order() {
     assert!(at("CloseSettings") < at("SealRoot") && at("SealRoot") < at("Pivot"));
     assert!(at("Pivot") < at("Verify") && at("Verify") < at("JoinNetwork"));
     assert_eq!(order.last().unwrap(), "Hostname");
+    // The server answers while the box goes on; its device is found before the old root is left.
+    for (mode, has_server) in [("kernel", false), ("hybrid", true), ("fuse", true)] {
+        let sandbox = plan("", &["--overlay", mode], &host(), Some(image())).unwrap();
+        let order: Vec<String> = steps(&sandbox).iter().map(name).collect();
+        let at = |what: &str| order.iter().position(|step| step == what);
+        assert_eq!(at("Serve").is_some(), has_server, "{mode}");
+        assert!(!has_server || at("Memory") < at("Serve") && at("Serve") < at("Root"));
+    }
 }

@@ -20,7 +20,7 @@ pub use transfer::{ImportArgs, Packing, PullArgs, PushArgs, SaveArgs};
 pub use values::{ByteCount, EnvArg, UlimitArg, Volume};
 
 use crate::profile::{
-    Control, Duration, Hostname, NetworkMode, Pull, Scratch, TmpfsGrant, UserSpec,
+    Control, Duration, Hostname, NetworkMode, Overlay, Pull, Scratch, TmpfsGrant, UserSpec,
 };
 
 /// Run a program in a box that you build alone: no root, no daemon, no setuid helper.
@@ -152,6 +152,10 @@ pub struct RunArgs {
     /// Run this instead of the image's entrypoint; an empty word drops it.
     #[arg(long, value_name = "COMMAND")]
     pub entrypoint: Option<OsString>,
+
+    /// What assembles an image's layers: auto, kernel, hybrid or fuse.
+    #[arg(long, value_name = "MODE")]
+    pub overlay: Option<Overlay>,
 
     /// Where writes to an image's root go: auto, memory or disk. They are thrown away either way.
     #[arg(long, value_name = "WHERE")]

@@ -17,6 +17,7 @@ impl RunArgs {
             .map_err(|error: Error| error.within("--image"))?;
         profile.root.read_only = self.read_only.then_some(true);
         profile.root.pull = self.pull;
+        profile.root.overlay = self.overlay;
         profile.root.scratch = self.scratch;
         profile.identity.user = self.user.clone();
         profile.identity.hostname = self.hostname.clone();

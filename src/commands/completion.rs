@@ -233,6 +233,7 @@ fn values(command: &Command, argument: &Arg, images: &dyn Fn() -> Vec<String>) -
         (_, "image" | "images") | ("images", "name") => Answer::words(images()),
         (_, "profile") => Answer { more: More::Files, ..Answer::words(profile::shipped()) },
         (_, "network") => Answer::words(["none", "host"]),
+        (_, "overlay") => Answer::words(["auto", "kernel", "hybrid", "fuse"]),
         (_, "scratch") => Answer::words(["auto", "memory", "disk"]),
         (_, "may_degrade") => Answer::words(["landlock", "abstract-sockets", "keyring"]),
         (_, "source" | "env_file" | "output" | "volumes" | "authfile" | "digestfile")
@@ -315,7 +316,7 @@ mod tests {
     /// The lists that clap does not know are those of the parsers.
     #[test]
     fn values_that_are_offered_are_values() {
-        for option in ["--network", "--scratch", "--may-degrade"] {
+        for option in ["--network", "--overlay", "--scratch", "--may-degrade"] {
             let offered = offered(&["run", option, ""]);
             assert!(!offered.is_empty(), "{option}");
             for value in offered {

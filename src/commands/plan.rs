@@ -7,12 +7,17 @@ use super::pull::Obtain;
 use super::registries;
 use crate::cli::RunArgs;
 use crate::error::{During, Error, Result};
+use crate::host::doctor::Outcome;
+use crate::host::overlay::{self, Note};
 use crate::host::{Directories, Host, Live, World};
 use crate::identity::{self, Names};
 use crate::image::{Digest, Reference};
-use crate::profile::{self, Profile, Pull};
+use crate::index::LayerIndex;
+use crate::launch::Layers;
+use crate::profile::{self, Overlay, Profile, Pull};
 use crate::sandbox::{self, ImageInput, Inputs, Own, Sandbox};
-use crate::store::{self, Held, Image, Store, Wanted};
+use crate::store::{self, Held, Image, Scratch, Store, Wanted};
+use crate::sys::fs;
 use crate::ui;
 
 /// More than any /etc/passwd has.
@@ -30,6 +35,8 @@ pub(super) struct Planned {
 pub(super) struct InUse {
     store: Store,
     digest: Digest,
+    /// Lowest first.
+    layers: Vec<Digest>,
     _held: Vec<Held>,
 }
 
@@ -37,6 +44,16 @@ impl InUse {
     /// Notes that it was used now.
     pub(super) fn mark(&self) {
         self.store.mark_used(&self.digest);
+    }
+
+    /// Its layers for a server of casemate's own. An index that is missing is made.
+    pub(super) fn layers(&self) -> Result<Layers> {
+        let open = |layer: &Digest| {
+            let path = self.store.layer_path(layer);
+            let tree = fs::open_path(&path).at("open layer", &path)?;
+            Ok((tree, LayerIndex::open(&self.store.layer_index(layer)?)?))
+        };
+        self.layers.iter().rev().map(open).collect()
     }
 }
 
@@ -54,11 +71,12 @@ pub(super) fn plan(
         merged = merged.overlaid(named.profile);
     }
     let merged = merged.overlaid(args.overlay()?);
-    let host = Host::probe(directories, merged.root.image.is_some());
+    let mut host = Host::probe(directories, merged.root.image.is_some());
     let mut world = Live::default();
     let (image, names, in_use) = match &merged.root.image {
         Some(_) => {
             let (input, names, in_use) = image(&merged, directories, obtain, &mut world)?;
+            try_overlays(merged.root.overlay.unwrap_or(Overlay::Auto), directories, &mut host)?;
             (Some(input), names, Some(in_use))
         }
         None => (None, host_names(&merged), None),
@@ -79,6 +97,34 @@ pub(super) fn plan(
         crate::confine::rlimits::check(limit)?;
     }
     Ok(Planned { sandbox, world, in_use })
+}
+
+/// Finds out what the choice of an overlay depends on, and no more: it is on the way of every run.
+fn try_overlays(asked: Overlay, directories: &Directories, host: &mut Host) -> Result<()> {
+    if asked == Overlay::Auto {
+        let data_home = directories.store()?;
+        let in_memory = host.tmpfs_xattrs;
+        let note = Note::of(data_home, in_memory).at("look at", data_home)?;
+        host.kernel_overlay = if note.is_there() {
+            Outcome::Works
+        } else {
+            // In a store that cannot be written the run itself is the trial.
+            let outcome = match Scratch::create(data_home) {
+                Ok(place) => overlay::try_overlayfs(place.path(), in_memory)
+                    .during("try", "an overlay in a directory of the store")?,
+                Err(_) => Outcome::NotTried,
+            };
+            if outcome == Outcome::Works {
+                note.leave();
+            }
+            outcome
+        };
+    }
+    let by_need = matches!(host.kernel_overlay, Outcome::Fails(_));
+    if by_need || matches!(asked, Overlay::Hybrid | Overlay::Fuse) {
+        host.fuse = overlay::fuse_device();
+    }
+    Ok(())
 }
 
 fn image(
@@ -116,7 +162,7 @@ fn image(
         layers,
         scratch_dir: store.scratch_dir(),
     };
-    let in_use = InUse { store, digest: image.digest, _held: held };
+    let in_use = InUse { store, digest: image.digest, layers: image.layers, _held: held };
     Ok((input, names, in_use))
 }
 

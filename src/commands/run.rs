@@ -31,7 +31,12 @@ pub(super) fn run(args: &RunArgs, directories: &Directories) -> Result<i32> {
         Root::Image { scratch_dir: Some(_), .. } => Some(Scratch::create(directories.store()?)?),
         _ => None,
     };
-    let options = Options { scratch: scratch.as_ref().map(|scratch| scratch.path().to_owned()) };
+    let layers = match (&in_use, sandbox.root.overlay()) {
+        (Some(image), Some(overlay)) if overlay.has_server() => Some(image.layers()?),
+        _ => None,
+    };
+    let scratch_path = scratch.as_ref().map(|scratch| scratch.path().to_owned());
+    let options = Options { scratch: scratch_path, layers };
     let outcome = launch::launch(&sandbox, options);
     drop(world);
     drop(in_use);

@@ -1,11 +1,12 @@
 //! Landlock: a second wall behind the mounts (landlock(7)). Whatever the mounts show, the program
 //! can use only what these rules name, and no mount made later can widen them.
 
+use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
 
 use landlock::{
     ABI, Access as _, AccessFs, BitFlags, CompatLevel, Compatible, PathBeneath, Ruleset,
-    RulesetAttr, RulesetCreatedAttr, RulesetStatus, Scope,
+    RulesetAttr, RulesetCreated, RulesetCreatedAttr, RulesetStatus, Scope,
 };
 use serde::Serialize;
 
@@ -86,7 +87,43 @@ impl Access {
 impl Rules {
     /// Applies them to this process, for good. `no_new_privs` must be set.
     pub fn apply(&self) -> Result<()> {
-        let abi = match self.abi.min(NEWEST) {
+        let mut walls = Walls::new(self.abi, self.scoped)?;
+        for rule in &self.paths {
+            let fd = sys::fs::open_path(&rule.path).at("open for Landlock", &rule.path)?;
+            let is_dir = sys::fs::identity(&fd).at("stat", &rule.path)?.is_dir();
+            walls = walls.allow(fd, rule.access, is_dir)?;
+        }
+        walls.close()
+    }
+
+    /// Adds a rule.
+    pub fn add(&mut self, path: impl AsRef<Path>, access: Access) {
+        self.paths.push(Rule { path: path.as_ref().to_owned(), access });
+    }
+}
+
+/// Leaves this thread, and those it will start, what lies below some open directories, and nothing
+/// else that has a path. What is open stays usable. `no_new_privs` must be set.
+pub fn restrict_to<'a>(
+    directories: impl IntoIterator<Item = (BorrowedFd<'a>, Access)>,
+) -> Result<()> {
+    let abi = kernel_abi();
+    let mut walls = Walls::new(abi, abi >= SCOPES_SINCE)?;
+    for (directory, access) in directories {
+        walls = walls.allow(directory, access, true)?;
+    }
+    walls.close()
+}
+
+/// A ruleset being made.
+struct Walls {
+    ruleset: RulesetCreated,
+    abi: ABI,
+}
+
+impl Walls {
+    fn new(abi: u32, scoped: bool) -> Result<Self> {
+        let abi = match abi.min(NEWEST) {
             1 => ABI::V1,
             2 => ABI::V2,
             3 => ABI::V3,
@@ -96,40 +133,41 @@ impl Rules {
             7 => ABI::V7,
             _ => return Err(Error::new("apply Landlock rules: this kernel has no Landlock")),
         };
-        let refused = |error: &dyn std::error::Error| {
-            Error::new(format!("apply Landlock rules: {}", innermost(error)))
-        };
         // A right that the kernel refuses although its ABI has it is an error, never dropped.
         let mut ruleset = Ruleset::default()
             .set_compatibility(CompatLevel::HardRequirement)
             .handle_access(AccessFs::from_all(abi))
             .map_err(|error| refused(&error))?;
-        if self.scoped {
+        if scoped {
             ruleset = ruleset
                 .scope(Scope::AbstractUnixSocket | Scope::Signal)
                 .map_err(|error| refused(&error))?;
         }
-        let mut ruleset = ruleset.create().map_err(|error| refused(&error))?;
-        for rule in &self.paths {
-            let fd = sys::fs::open_path(&rule.path).at("open for Landlock", &rule.path)?;
-            let mut rights = rule.access.rights(abi);
-            if !sys::fs::identity(&fd).at("stat", &rule.path)?.is_dir() {
-                rights &= AccessFs::from_file(abi);
-            }
-            ruleset =
-                ruleset.add_rule(PathBeneath::new(fd, rights)).map_err(|error| refused(&error))?;
+        let ruleset = ruleset.create().map_err(|error| refused(&error))?;
+        Ok(Walls { ruleset, abi })
+    }
+
+    fn allow(self, fd: impl AsFd, access: Access, is_dir: bool) -> Result<Self> {
+        let mut rights = access.rights(self.abi);
+        if !is_dir {
+            rights &= AccessFs::from_file(self.abi);
         }
-        let status = ruleset.restrict_self().map_err(|error| refused(&error))?;
+        let rule = PathBeneath::new(fd, rights);
+        let ruleset = self.ruleset.add_rule(rule).map_err(|error| refused(&error))?;
+        Ok(Walls { ruleset, ..self })
+    }
+
+    fn close(self) -> Result<()> {
+        let status = self.ruleset.restrict_self().map_err(|error| refused(&error))?;
         match status.ruleset {
             RulesetStatus::FullyEnforced => Ok(()),
             _ => Err(Error::new("apply Landlock rules: the kernel enforces only a part of them")),
         }
     }
+}
 
-    /// Adds a rule.
-    pub fn add(&mut self, path: impl AsRef<Path>, access: Access) {
-        self.paths.push(Rule { path: path.as_ref().to_owned(), access });
-    }
+fn refused(error: &dyn std::error::Error) -> Error {
+    Error::new(format!("apply Landlock rules: {}", innermost(error)))
 }
 
 fn innermost(error: &dyn std::error::Error) -> String {

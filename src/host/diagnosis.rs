@@ -132,17 +132,32 @@ pub fn diagnose(step: Step, errno: i32, clues: &Clues) -> Diagnosis {
         Step::Overlay if errno == libc::ENODEV || !clues.has_overlay => survivable(
             "overlay-module",
             "overlayfs is not there",
-            "boxes without --image work; for images: sudo modprobe overlay && echo overlay | sudo tee /etc/modules-load.d/overlay.conf",
+            "boxes without --image work, others with /dev/fuse; for images: sudo modprobe overlay && echo overlay | sudo tee /etc/modules-load.d/overlay.conf",
         ),
         Step::Overlay if errno == libc::EPERM => survivable(
             "overlay-old",
             "this kernel mounts no overlay in a user namespace (Linux 5.11 and later do)",
-            "update the kernel; boxes without --image work",
+            "update the kernel; boxes without --image work, others with /dev/fuse",
         ),
         Step::Overlay => survivable(
             "overlay",
             "overlayfs refuses",
-            "look for its reason in the kernel's log (sudo dmesg); boxes without --image work",
+            "look for its reason in the kernel's log (sudo dmesg); boxes without --image work, others with /dev/fuse",
+        ),
+        Step::Fuse if matches!(errno, libc::ENOENT | libc::ENODEV | libc::ENXIO) => survivable(
+            "fuse-module",
+            "/dev/fuse is not there",
+            "for --overlay hybrid and fuse: sudo modprobe fuse && echo fuse | sudo tee /etc/modules-load.d/fuse.conf; in a container: --device /dev/fuse",
+        ),
+        Step::Fuse if denied => survivable(
+            "fuse-device",
+            "/dev/fuse is not open to you, or a container forbids the device",
+            "for --overlay hybrid and fuse: sudo chmod 666 /dev/fuse, as most systems have it; in a container: --device /dev/fuse",
+        ),
+        Step::Fuse => survivable(
+            "fuse",
+            "a FUSE file system cannot be mounted",
+            "nothing, unless you want --overlay hybrid or fuse",
         ),
         Step::Landlock => survivable(
             "landlock",
@@ -239,6 +254,8 @@ mod tests {
                 Clues { has_overlay: false, ..normal.clone() },
                 "overlay-module",
             ),
+            (Step::Fuse, libc::ENOENT, normal.clone(), "fuse-module"),
+            (Step::Fuse, libc::EACCES, normal.clone(), "fuse-device"),
             (Step::Landlock, libc::EOPNOTSUPP, normal.clone(), "landlock"),
             (Step::Devpts, libc::EINVAL, normal, "unknown"),
         ];

@@ -4,22 +4,21 @@
 use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::DirBuilderExt;
-use std::path::Path;
 
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::wait::{Id, WaitPidFlag, waitid};
 use serde::Serialize;
 
 use super::diagnosis::{Clues, Diagnosis, diagnose};
+use super::overlay::assemble;
 use super::step::Step;
 use crate::confine::landlock;
 use crate::error::{During, Error, Result};
+use crate::overlay::{self, Mounting};
 use crate::sys::clone::{self, Forked};
-use crate::sys::fs::{self, Resolve};
+use crate::sys::fs;
 use crate::sys::mount::{self, Attributes, Context};
-use crate::sys::{process, seccomp};
+use crate::sys::{fuse, process, seccomp};
 
 /// How a step went.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -142,7 +141,8 @@ impl Trial {
                 return;
             }
         };
-        self.say(Step::Overlay, overlay(&memory));
+        self.say(Step::Overlay, assemble(&memory, &memory));
+        self.say(Step::Fuse, fuse(uid, gid));
         self.say(Step::Proc, in_pid_namespace(proc));
         self.say(Step::Network, network());
         let others =
@@ -156,22 +156,26 @@ impl Trial {
     }
 }
 
-fn write(path: &str, text: &str) -> std::io::Result<()> {
+pub(super) fn write(path: &str, text: &str) -> std::io::Result<()> {
     std::fs::OpenOptions::new().write(true).open(path)?.write_all(text.as_bytes())
 }
 
-fn maps(uid: u32, gid: u32) -> std::io::Result<()> {
+pub(super) fn maps(uid: u32, gid: u32) -> std::io::Result<()> {
     write("/proc/self/uid_map", &format!("{uid} {uid} 1\n"))?;
     write("/proc/self/gid_map", &format!("{gid} {gid} 1\n"))
 }
 
 fn mount_namespace() -> std::io::Result<()> {
     unshare(CloneFlags::CLONE_NEWNS)?;
+    private_mounts()
+}
+
+pub(super) fn private_mounts() -> std::io::Result<()> {
     let root = fs::open_path("/")?;
     mount::set_attributes(root.as_fd(), Attributes::default(), true, true)
 }
 
-fn tmpfs() -> std::io::Result<OwnedFd> {
+pub(super) fn tmpfs() -> std::io::Result<OwnedFd> {
     let memory = Context::open(c"tmpfs")?.mount(Attributes::SAFE)?;
     let place = fs::open_path("/tmp").or_else(|_| fs::open_path("/usr"))?;
     mount::attach(&memory, place)?;
@@ -182,57 +186,11 @@ fn mounts(kind: &std::ffi::CStr, attributes: Attributes) -> std::io::Result<()> 
     Context::open(kind)?.mount(attributes).map(drop)
 }
 
-fn overlay(memory: &OwnedFd) -> std::io::Result<()> {
-    let base = mount::descriptor_path(memory);
-    let base = Path::new(std::ffi::OsStr::from_bytes(base.as_bytes()));
-    let mut maker = std::fs::DirBuilder::new();
-    maker.mode(0o755).recursive(true);
-    for name in ["first/d", "second", "upper", "work", "merged"] {
-        maker.create(base.join(name))?;
-    }
-    let merged = match overlay_by_fsconfig(memory) {
-        // Before Linux 6.8, fsconfig(2) takes no layers one by one.
-        Err(error) if error.raw_os_error() == Some(libc::EINVAL) => overlay_by_mount(memory, base)?,
-        made => made?,
-    };
-    // A removed directory that is made again must be marked as opaque: an attribute that the file
-    // system of the writable layer has to take.
-    nix::unistd::unlinkat(&merged, "d", nix::unistd::UnlinkatFlags::RemoveDir)?;
-    nix::sys::stat::mkdirat(&merged, "d", nix::sys::stat::Mode::S_IRWXU)?;
-    Ok(())
-}
-
-fn open_below(directory: &OwnedFd, name: &str) -> std::io::Result<OwnedFd> {
-    fs::openat2(directory.as_fd(), name, libc::O_PATH, 0, Resolve::BeneathNoSymlinks)
-}
-
-fn overlay_by_fsconfig(memory: &OwnedFd) -> std::io::Result<OwnedFd> {
-    let context = Context::open(c"overlay")?;
-    for (key, name) in [
-        (c"lowerdir+", "second"),
-        (c"lowerdir+", "first"),
-        (c"upperdir", "upper"),
-        (c"workdir", "work"),
-    ] {
-        // Named by its number, so it must stay open until it has been looked up.
-        let directory = open_below(memory, name)?;
-        context.set(key, &mount::descriptor_path(&directory))?;
-    }
-    context.flag(c"userxattr")?;
-    context.mount(Attributes::SAFE)
-}
-
-fn overlay_by_mount(memory: &OwnedFd, base: &Path) -> std::io::Result<OwnedFd> {
-    let at = |name: &str| base.join(name).display().to_string();
-    let data = format!(
-        "lowerdir={}:{},upperdir={},workdir={},userxattr",
-        at("second"),
-        at("first"),
-        at("upper"),
-        at("work")
-    );
-    mount::mount_overlay(&fs::c_path(base.join("merged"))?, &fs::c_path(&data)?)?;
-    open_below(memory, "merged")
+/// A FUSE file system that nobody serves: the mount is made before the first answer.
+fn fuse(uid: u32, gid: u32) -> std::io::Result<()> {
+    let device = fuse::open_device()?;
+    let how = Mounting { uid, gid, for_all: false, read_only: true };
+    overlay::mount(&device, &how).map(drop)
 }
 
 /// Runs in a child that is the first of a new PID namespace; its exit code is the errno.

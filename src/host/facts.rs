@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use nix::unistd;
 
+use super::doctor::Outcome;
 use crate::confine::landlock;
 use crate::identity::{self, Caller};
 use crate::sys;
@@ -29,6 +30,10 @@ pub struct Host {
     pub landlock_abi: u32,
     /// Whether tmpfs can hold the upper layer of an overlay (Linux 6.6).
     pub tmpfs_xattrs: bool,
+    /// How a trial of the kernel's overlayfs went, where one was made.
+    pub kernel_overlay: Outcome,
+    /// Whether /dev/fuse opens, where that was tried.
+    pub fuse: Outcome,
     /// Whether a new session keyring can be had.
     pub keyring: bool,
 }
@@ -50,6 +55,8 @@ impl Host {
             ],
             landlock_abi: landlock::kernel_abi(),
             tmpfs_xattrs: for_image && sys::fs::tmpfs_has_user_xattrs(),
+            kernel_overlay: Outcome::NotTried,
+            fuse: Outcome::NotTried,
             keyring: sys::process::keyring_is_reachable(),
         }
     }

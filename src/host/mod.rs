@@ -3,6 +3,7 @@
 mod diagnosis;
 pub mod doctor;
 mod facts;
+pub mod overlay;
 mod step;
 mod world;
 

@@ -18,6 +18,8 @@ pub enum Step {
     Tmpfs,
     /// overlayfs with `userxattr`, a new directory over a removed one included.
     Overlay,
+    /// A FUSE file system, with the caller's /dev/fuse.
+    Fuse,
     /// A PID namespace with its own /proc.
     Proc,
     /// A network namespace with loopback.
@@ -40,13 +42,14 @@ pub enum Step {
 
 impl Step {
     /// All of them, in order.
-    pub const ALL: [Step; 15] = [
+    pub const ALL: [Step; 16] = [
         Step::UserNamespace,
         Step::Setgroups,
         Step::IdMaps,
         Step::MountNamespace,
         Step::Tmpfs,
         Step::Overlay,
+        Step::Fuse,
         Step::Proc,
         Step::Network,
         Step::OtherNamespaces,
@@ -67,6 +70,7 @@ impl Step {
             Step::MountNamespace => "make a mount namespace",
             Step::Tmpfs => "mount a tmpfs",
             Step::Overlay => "mount an overlay and write to it",
+            Step::Fuse => "mount a FUSE file system",
             Step::Proc => "make a PID namespace and mount /proc",
             Step::Network => "make a network namespace and bring up loopback",
             Step::OtherNamespaces => "make IPC, UTS and cgroup namespaces",

@@ -34,7 +34,7 @@ fn set_up(sandbox: &Sandbox, inherited: &Inherited) -> Result<Option<OwnedFd>> {
     process::reset_signals().during("reset", "signals")?;
     // The modes of what is made are the plan's; the program gets the caller's mask back.
     let mask = umask(Mode::empty());
-    let mut maker = Maker::new(inherited.scratch.as_deref(), inherited.network.as_ref());
+    let mut maker = Maker::new(Some(inherited));
     for step in steps(sandbox) {
         maker.perform(sandbox, step)?;
     }
@@ -76,8 +76,12 @@ impl<'a> Maker<'a> {
             }
             Step::FindSources => self.find_sources(sandbox),
             Step::Memory(size) => self.make_memory(&size.to_string()),
-            Step::Root(root) => {
-                self.root = Some(root::make(root, &sandbox.mounts, self)?);
+            Step::Serve(overlay) => {
+                self.served = Some(root::serve(sandbox, overlay, self)?);
+                Ok(())
+            }
+            Step::Root(_) => {
+                self.root = Some(root::make(sandbox, self)?);
                 Ok(())
             }
             Step::Mount(mount) => self.make(mount),

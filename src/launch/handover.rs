@@ -15,6 +15,8 @@ pub(super) struct Inherited {
     pub(super) channel: Channel,
     /// Where the network namespace comes from, unless the box has the host's.
     pub(super) network: Option<Channel>,
+    /// Where the device of an overlay goes that has a server.
+    pub(super) overlay: Option<Channel>,
     /// The writable layer on disk, where the plan has one: its `upper` and `work`.
     pub(super) scratch: Option<PathBuf>,
 }

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use nix::sys::stat::{Mode, mkdirat};
 
+use super::handover::Inherited;
 use super::message::Channel;
 use crate::error::{During, Error, Result};
 use crate::sys::fs::{self, Resolve};
@@ -29,6 +30,8 @@ pub(super) struct Maker<'a> {
     pub(super) memory: Option<OwnedFd>,
     /// The files that are in the writable layer already, since before it was mounted.
     pub(super) early: Vec<&'a Path>,
+    /// What the overlay's server shows, attached nowhere yet.
+    pub(super) served: Option<OwnedFd>,
     /// The new root.
     pub(super) root: Option<OwnedFd>,
     /// How many private directories there are in the memory, which are named by number.
@@ -37,21 +40,25 @@ pub(super) struct Maker<'a> {
     pub(super) scratch: Option<&'a Path>,
     /// Where the network namespace comes from.
     pub(super) network: Option<&'a Channel>,
+    /// Where the device of an overlay goes.
+    pub(super) overlay: Option<&'a Channel>,
 }
 
 impl<'a> Maker<'a> {
     /// Nothing made yet.
-    pub(super) fn new(scratch: Option<&'a Path>, network: Option<&'a Channel>) -> Maker<'a> {
+    pub(super) fn new(inherited: Option<&'a Inherited>) -> Maker<'a> {
         Maker {
             sources: Vec::new(),
             layers: None,
             writable: None,
             memory: None,
             early: Vec::new(),
+            served: None,
             root: None,
             count: 0,
-            scratch,
-            network,
+            scratch: inherited.and_then(|inherited| inherited.scratch.as_deref()),
+            network: inherited.and_then(|inherited| inherited.network.as_ref()),
+            overlay: inherited.and_then(|inherited| inherited.overlay.as_ref()),
         }
     }
 

@@ -15,6 +15,11 @@ pub(super) enum Message {
     Terminal,
     /// The box's network namespace; it comes along.
     Network,
+    /// The directory with the writable layer of an overlay whose server does that too: its `upper`
+    /// and `work`; it comes along.
+    Upper,
+    /// The device of the overlay that was mounted in the box; it comes along.
+    Device,
     /// The program's process exists; its pidfd comes along.
     Started,
     /// Something failed; nothing has run.
@@ -59,6 +64,22 @@ impl Message {
 /// The longest message, in bytes; hints are a few lines.
 const LIMIT: usize = 16384;
 
+fn encode(message: &Message) -> Result<Vec<u8>> {
+    let mut text = serde_json::to_vec(message)
+        .map_err(|error| Error::new(format!("encode a message: {error}")))?;
+    if text.len() > LIMIT
+        && let Message::Failed { exit, message, .. } = message
+    {
+        // Only an error can be long, by a name in it; its beginning says what matters. A
+        // character takes six bytes of JSON at the most.
+        let short = message.chars().take(LIMIT / 8).chain("…".chars()).collect();
+        let short = Message::Failed { exit: *exit, message: short, hints: Vec::new() };
+        text = serde_json::to_vec(&short)
+            .map_err(|error| Error::new(format!("encode a message: {error}")))?;
+    }
+    Ok(text)
+}
+
 /// One end of the pair.
 pub(super) struct Channel(channel::Channel);
 
@@ -76,19 +97,12 @@ impl Channel {
 
     /// Sends a message, with a descriptor where it carries one.
     pub(super) fn send(&self, message: &Message, fd: Option<BorrowedFd<'_>>) -> Result<()> {
-        let mut text = serde_json::to_vec(message)
-            .map_err(|error| Error::new(format!("encode a message: {error}")))?;
-        if text.len() > LIMIT
-            && let Message::Failed { exit, message, .. } = message
-        {
-            // Only an error can be long, by a name in it; its beginning says what matters. A
-            // character takes six bytes of JSON at the most.
-            let short = message.chars().take(LIMIT / 8).chain("…".chars()).collect();
-            let short = Message::Failed { exit: *exit, message: short, hints: Vec::new() };
-            text = serde_json::to_vec(&short)
-                .map_err(|error| Error::new(format!("encode a message: {error}")))?;
-        }
-        self.0.send(&text, fd.as_slice()).during("send to", "the supervisor")
+        self.0.send(&encode(message)?, fd.as_slice()).during("send to", "the supervisor")
+    }
+
+    /// As `send`, for a process whose filter knows no sendmsg(2).
+    pub(super) fn write(&self, message: &Message) -> Result<()> {
+        self.0.write(&encode(message)?).during("send to", "the supervisor")
     }
 
     /// Tells a failure and ends this process, which is one of the box's.

@@ -1,6 +1,7 @@
 //! Executing a [`Sandbox`](crate::sandbox::Sandbox): one file a process. The supervisor stays in
 //! the host's namespaces; its child makes the box (`child`) and becomes its PID 1 (`init`); the
-//! program's process (`payload`) is forked from that. They talk in `message`s.
+//! program's process (`payload`) is forked from that; the root's own server (`overlay`), where there
+//! is one, is the supervisor's too. They talk in `message`s.
 
 mod child;
 mod devices;
@@ -9,6 +10,7 @@ mod init;
 mod maker;
 mod message;
 mod network;
+mod overlay;
 mod payload;
 mod place;
 mod proc;
@@ -17,4 +19,5 @@ mod supervisor;
 mod tty;
 mod verify;
 
+pub use overlay::Layers;
 pub use supervisor::{Options, launch};

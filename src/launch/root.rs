@@ -1,4 +1,4 @@
-//! Making the root: an empty directory, or the layers of an image under the kernel's overlayfs.
+//! Making the root: an empty directory, or the layers of an image under an overlay.
 
 use std::ffi::CString;
 use std::io::Write;
@@ -7,44 +7,70 @@ use std::path::{Path, PathBuf};
 
 use nix::sys::stat::{Mode, fstat, mkdirat};
 
-use super::maker::{Maker, attach_clone};
+use super::maker::{Maker, attach_clone, out_of_order};
+use super::message::Message;
+use super::overlay;
 use crate::error::{During, Error, Result};
-use crate::sandbox::{Mount, Root, What};
+use crate::rootfs::Overlay;
+use crate::sandbox::{Mount, Root, Sandbox, What};
 use crate::sys::fs::{self, Resolve};
 use crate::sys::mount::{self, Attributes, Context};
 
 const DIRECTORY: i32 = libc::O_PATH | libc::O_DIRECTORY;
 
 /// Makes the root and attaches it in the box's memory, to be pivoted to.
-pub(super) fn make<'a>(root: &Root, mounts: &'a [Mount], maker: &mut Maker<'a>) -> Result<OwnedFd> {
+pub(super) fn make<'a>(sandbox: &'a Sandbox, maker: &mut Maker<'a>) -> Result<OwnedFd> {
     let place = maker.new_directory(0o755)?;
-    match root {
+    match &sandbox.root {
         Root::Host => {
             attach_clone(place.fd.as_fd(), place.fd.as_fd(), Attributes::SAFE, Path::new("/"))?;
             // The place is covered by its own clone now; that is the mount to work in.
             maker.reopen(&place)
         }
-        Root::Image { store, layers, .. } => {
-            let overlay = overlay(&store.path, layers, mounts, maker)?;
-            mount::attach(&overlay, &place.fd).at("mount overlay at", "/")?;
-            Ok(overlay)
+        Root::Image { store, layers, overlay, .. } => {
+            let mounted = match (overlay, maker.served.take()) {
+                (Overlay::Fuse, Some(served)) => served,
+                (Overlay::Hybrid, Some(served)) => {
+                    // Below an overlay may only be what is attached in this namespace. It is left
+                    // behind with the old root, and the overlay has a clone that has no place.
+                    let below = maker.new_directory(0o755)?;
+                    mount::attach(&served, &below.fd).during("attach", "the merged layers")?;
+                    let lowers = open_layers(&store.path, layers, maker)?;
+                    let upper = upper(&lowers, &sandbox.mounts, maker)?;
+                    overlayfs(&[served], &upper, maker)?
+                }
+                (Overlay::Kernel, _) => {
+                    let lowers = open_layers(&store.path, layers, maker)?;
+                    let upper = upper(&lowers, &sandbox.mounts, maker)?;
+                    overlayfs(&lowers, &upper, maker)?
+                }
+                (_, None) => return Err(out_of_order("what the overlay's server shows")),
+            };
+            mount::attach(&mounted, &place.fd).at("mount overlay at", "/")?;
+            Ok(mounted)
         }
     }
 }
 
-/// The overlay, attached nowhere yet.
-fn overlay<'a>(
-    at: &Path,
-    layers: &[PathBuf],
-    mounts: &'a [Mount],
+/// Gives the server what it needs of the box, and mounts what it shows, attached nowhere yet.
+pub(super) fn serve<'a>(
+    sandbox: &'a Sandbox,
+    overlay: Overlay,
     maker: &mut Maker<'a>,
 ) -> Result<OwnedFd> {
-    let base = maker
-        .layers
-        .take()
-        .ok_or_else(|| Error::new("set up the box: the layers are needed before they are open"))?;
-    // The topmost first, as overlayfs takes them.
-    let lowers = layers
+    let to = maker.overlay.ok_or_else(|| out_of_order("the overlay's server"))?;
+    if let (Overlay::Fuse, Root::Image { store, layers, .. }) = (overlay, &sandbox.root) {
+        let lowers = open_layers(&store.path, layers, maker)?;
+        let upper = upper(&lowers, &sandbox.mounts, maker)?;
+        to.send(&Message::Upper, Some(upper.both.as_fd()))?;
+    }
+    overlay::mount(sandbox, overlay, to)
+}
+
+/// The layers' trees, the topmost first, as overlayfs takes them.
+fn open_layers(at: &Path, layers: &[PathBuf], maker: &mut Maker<'_>) -> Result<Vec<OwnedFd>> {
+    let base = maker.layers.take().ok_or_else(|| out_of_order("the image store"))?;
+    layers
         .iter()
         .rev()
         .map(|layer| {
@@ -52,20 +78,37 @@ fn overlay<'a>(
                 .at("open layer", at.join(layer))
                 .map_err(|error| error.hint("import the image again"))
         })
-        .collect::<Result<Vec<_>>>()?;
-    let writable = match maker.writable.take() {
+        .collect()
+}
+
+/// The writable layer: the directory itself, and one to work in on the same file system.
+struct Upper {
+    /// What both are in.
+    both: OwnedFd,
+    upper: OwnedFd,
+    work: OwnedFd,
+}
+
+/// Makes the writable layer, with what is in it from the beginning.
+fn upper<'a>(lowers: &[OwnedFd], mounts: &'a [Mount], maker: &mut Maker<'a>) -> Result<Upper> {
+    let both = match maker.writable.take() {
         Some(on_disk) => on_disk,
         None => maker.new_directory(0o700)?.fd,
     };
-    let [upper, work] = ["upper", "work"].map(|name| directory(&writable, name));
-    let (upper, work) = (upper?, work?);
-    maker.early = write_early(&upper, &lowers, mounts)?;
+    let [upper, work] = ["upper", "work"].map(|name| directory(&both, name));
+    let upper = Upper { upper: upper?, work: work?, both };
+    maker.early = write_early(&upper.upper, lowers, mounts)?;
+    Ok(upper)
+}
+
+/// The kernel's overlay, attached nowhere yet.
+fn overlayfs(lowers: &[OwnedFd], upper: &Upper, maker: &mut Maker<'_>) -> Result<OwnedFd> {
     let named = |fd: &OwnedFd| mount::descriptor_path(fd);
-    let options = [(c"upperdir", named(&upper)), (c"workdir", named(&work))];
-    match with_new_api(&lowers, &options) {
+    let options = [(c"upperdir", named(&upper.upper)), (c"workdir", named(&upper.work))];
+    match with_new_api(lowers, &options) {
         // "lowerdir+" came with Linux 6.8; before, fsconfig(2) cannot take more than 256 bytes.
         Err((error, _)) if error.raw_os_error() == Some(libc::EINVAL) => {
-            with_old_api(&lowers, &options, maker).map_err(|old| refused(&old, None))
+            with_old_api(lowers, &options, maker).map_err(|old| refused(&old, None))
         }
         Err((error, said)) => Err(refused(&error, said)),
         Ok(mount) => Ok(mount),
@@ -214,7 +257,7 @@ mod tests {
             })
             .collect();
         for old in [false, true] {
-            let mut maker = Maker::new(None, None);
+            let mut maker = Maker::new(None);
             maker.make_memory("10%").unwrap();
             let writable = maker.new_directory(0o700).unwrap().fd;
             let [upper, work] = ["upper", "work"].map(|name| directory(&writable, name).unwrap());

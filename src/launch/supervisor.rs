@@ -18,6 +18,7 @@ use super::child;
 use super::handover::Inherited;
 use super::message::{Channel, Message};
 use super::network;
+use super::overlay::{self, Layers, Server};
 use super::tty::Relay;
 use crate::confine::seccomp;
 use crate::error::{During, Error, Exit, Result};
@@ -30,6 +31,8 @@ use crate::sys::process;
 pub struct Options {
     /// The writable layer on disk, where the plan has one.
     pub scratch: Option<PathBuf>,
+    /// The layers, where the plan has a server for them.
+    pub layers: Option<Layers>,
 }
 
 /// Runs the plan to its end and returns the exit code: the program's, or 128 plus the signal that
@@ -54,21 +57,38 @@ pub fn launch(sandbox: &Sandbox, options: Options) -> Result<i32> {
         }
         NetworkMode::Host => (None, None),
     };
+    let (overlay_to, overlay_from) = match sandbox.root.overlay() {
+        Some(overlay) if overlay.has_server() => {
+            let (to, from) = Channel::pair()?;
+            (Some(to), Some(from))
+        }
+        _ => (None, None),
+    };
+    let layers = options.layers;
     let inherited = Inherited {
         filter,
         init_filter,
         channel: theirs,
         network: network_from,
+        overlay: overlay_to,
         scratch: options.scratch,
     };
     let child = match clone::clone3(NAMESPACES) {
         Ok(Forked::Child) => {
             // The far ends: were they open here too, a death at the other side would go unseen.
-            drop((channel, network_to));
+            drop((channel, network_to, overlay_from, layers));
             child::run(sandbox, inherited)
         }
         Ok(Forked::Parent(child)) => child,
         Err(error) => return Err(no_namespaces(&error)),
+    };
+    // First: the box waits for it in the middle, and for the network at its end.
+    let server = match (sandbox.root.overlay(), overlay_from, layers) {
+        (Some(overlay), Some(from), Some(layers)) => {
+            overlay::serve_beside(layers, sandbox, overlay, from).map(Some)
+        }
+        (_, Some(_), None) => Err(Error::new("start the overlay's server: it has no layers")),
+        _ => Ok(None),
     };
     let network = network_to.map(|to| network::make_beside(&child, to)).transpose();
     // The child had to be dumpable when it was made, to write its own id maps.
@@ -78,6 +98,7 @@ pub fn launch(sandbox: &Sandbox, options: Options) -> Result<i32> {
     let mut supervisor = Supervisor {
         child,
         network: None,
+        server: None,
         channel: Some(channel),
         signals,
         program: None,
@@ -91,10 +112,15 @@ pub fn launch(sandbox: &Sandbox, options: Options) -> Result<i32> {
         outcome: None,
     };
     process::trim_heap();
-    let result = network.and_then(|network| {
-        supervisor.network = network;
-        supervisor.run()
-    });
+    // Both are the supervisor's to end, whatever became of the other.
+    let failed = [
+        network.map(|network| supervisor.network = network).err(),
+        server.map(|server| supervisor.server = server).err(),
+    ];
+    let result = match failed.into_iter().flatten().next() {
+        None => supervisor.run(),
+        Some(error) => Err(error),
+    };
     let ended = supervisor.end();
     drop(supervisor);
     let outcome = result?;
@@ -170,6 +196,8 @@ struct Supervisor {
     child: Child,
     /// The process that makes the network namespace, until it has ended.
     network: Option<Child>,
+    /// The process that serves the root, or a part of it.
+    server: Option<Server>,
     channel: Option<Channel>,
     signals: SignalFd,
     /// The program's pidfd, once it exists.
@@ -210,6 +238,12 @@ impl Supervisor {
             if ready.network {
                 self.reap_network()?;
             }
+            // The box goes on with what the kernel still has, and the program sees what is lost.
+            if ready.server
+                && let Some(server) = &mut self.server
+            {
+                server.reap()?;
+            }
             if ready.ended {
                 // What the box said last is still on its way.
                 while self.channel.is_some() {
@@ -233,6 +267,11 @@ impl Supervisor {
         if let Some(process) = &self.network {
             fds.push(PollFd::new(process.pidfd.as_fd(), PollFlags::POLLIN));
         }
+        let server = fds.len();
+        let serving = self.server.as_ref().filter(|server| !server.has_ended());
+        if let Some(process) = serving {
+            fds.push(PollFd::new(process.fd(), PollFlags::POLLIN));
+        }
         let first = fds.len();
         if let Some(relay) = &self.relay {
             relay.interests(&mut fds);
@@ -249,6 +288,7 @@ impl Supervisor {
             ended: is_ready(1),
             channel: self.channel.is_some() && is_ready(2),
             network: self.network.is_some() && is_ready(network),
+            server: serving.is_some() && is_ready(server),
             relay: (first..fds.len()).map(is_ready).collect(),
         })
     }
@@ -312,9 +352,11 @@ impl Supervisor {
             // The first word counts: a failure to start is followed by the end of its process.
             Some((Message::Exited(code), _)) => {
                 self.outcome.get_or_insert(Ok(code));
+                self.release_server();
             }
             Some((Message::Killed(signal), _)) => {
                 self.outcome.get_or_insert(Ok(128 + signal));
+                self.release_server();
             }
             Some((message, _)) => {
                 if let Some(error) = message.into_error() {
@@ -323,6 +365,12 @@ impl Supervisor {
             }
         }
         Ok(())
+    }
+
+    fn release_server(&mut self) {
+        if let Some(server) = &mut self.server {
+            server.release();
+        }
     }
 
     /// Stops casemate as Ctrl-Z stops any program, with the terminal as the shell left it.
@@ -376,13 +424,21 @@ impl Supervisor {
     }
 
     /// Ends the box: the kernel ends all processes of a PID namespace with its first.
-    fn kill(&self) {
+    fn kill(&mut self) {
+        if let Some(server) = &mut self.server {
+            server.kill();
+        }
         // ESRCH says that it has ended by itself.
         let _ended_already = clone::send_signal(&self.child.pidfd, libc::SIGKILL);
     }
 
     fn finish(&mut self) -> Result<Result<i32>> {
         let status = clone::wait_for_end(&self.child.pidfd).during("wait for", "the box")?;
+        if let Some(server) = self.server.take()
+            && let Err(error) = server.finish()
+        {
+            return Ok(Err(error));
+        }
         if self.timed_out {
             let seconds = self.timeout.unwrap_or_default();
             return Ok(Err(Error::new(format!("timeout: the box was ended after {seconds} s"))
@@ -409,6 +465,10 @@ impl Supervisor {
     fn end(&mut self) -> Result<()> {
         self.kill();
         self.reap_network()?;
+        if let Some(server) = self.server.take() {
+            // What came too early was told; what went wrong before it was worse.
+            let _told = server.finish();
+        }
         // ECHILD says that it was waited for already.
         match clone::wait_for_end(&self.child.pidfd) {
             Err(error) if error.raw_os_error() == Some(libc::ECHILD) => {}
@@ -429,5 +489,6 @@ struct Ready {
     ended: bool,
     channel: bool,
     network: bool,
+    server: bool,
     relay: Vec<bool>,
 }

@@ -75,7 +75,11 @@ mod tests {
             ("[files]\nread = [\"/a\", \"$HOME/x\"]", "2:15", "reserved"),
             ("[identity]\nuser = \"a b\"", "2:8", "neither a number nor"),
             ("may-degrade = [\"seccomp\"]", "1:16", "unknown control"),
-            ("[root]\noverlay = \"fuse\"", "2:11", "reserved"),
+            (
+                "[root]\noverlay = \"overlay2\"",
+                "2:11",
+                "expected one of auto, kernel, hybrid, fuse",
+            ),
             ("[environment]\nkeep = [\"*\"]", "2:9", "every variable"),
             ("[root]\nimage = \"a b\"", "2:9", "image"),
         ] {

@@ -130,9 +130,13 @@ words! {
     Overlay, "overlay" {
         /// The cheapest that gives what the plan needs.
         Auto = "auto",
-        /// The kernel's overlayfs.
+        /// The kernel's overlayfs on the layers.
         Kernel = "kernel",
-    } later { "hybrid", "fuse" }
+        /// The kernel's overlayfs on the merged layers as casemate's own FUSE server shows them.
+        Hybrid = "hybrid",
+        /// casemate's own FUSE server alone.
+        Fuse = "fuse",
+    }
 }
 
 words! {

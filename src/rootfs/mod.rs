@@ -2,9 +2,91 @@
 
 pub mod host;
 
+use nix::errno::Errno;
 use serde::Serialize;
 
+use crate::error::{Error, Result};
+use crate::host::doctor::Outcome;
 use crate::profile;
+
+/// What assembles the layers of an image.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Overlay {
+    /// The kernel's overlayfs on the layers.
+    Kernel,
+    /// The kernel's overlayfs, with the merged layers of casemate's own server as its only lower one.
+    Hybrid,
+    /// casemate's own server alone.
+    Fuse,
+}
+
+impl Overlay {
+    /// Whether a process of casemate's own serves the root or a part of it.
+    pub fn has_server(self) -> bool {
+        self != Overlay::Kernel
+    }
+
+    /// It, in a few words.
+    pub fn describe(self) -> &'static str {
+        match self {
+            Overlay::Kernel => "kernel: overlayfs on the layers",
+            Overlay::Hybrid => "hybrid: overlayfs on the merged layers of a FUSE server",
+            Overlay::Fuse => "fuse: a FUSE server on the layers",
+        }
+    }
+}
+
+/// Chooses one, and says why: the cheapest that can be had, unless one was asked for, which is then
+/// taken or refused. `kernel` is how a trial of overlayfs went, `fuse` whether /dev/fuse opens; one
+/// that was not tried is left to the run to find out.
+pub fn overlay(
+    asked: profile::Overlay,
+    kernel: Outcome,
+    fuse: Outcome,
+) -> Result<(Overlay, String)> {
+    let served = |overlay: Overlay| match fuse {
+        Outcome::Fails(errno) => Err(no_fuse(overlay, errno)),
+        _ => Ok(overlay),
+    };
+    let asked_for = |overlay| (overlay, "asked for".to_owned());
+    match asked {
+        profile::Overlay::Kernel => Ok(asked_for(Overlay::Kernel)),
+        profile::Overlay::Hybrid => served(Overlay::Hybrid).map(asked_for),
+        profile::Overlay::Fuse => served(Overlay::Fuse).map(asked_for),
+        profile::Overlay::Auto => match kernel {
+            Outcome::Works | Outcome::NotTried => {
+                Ok((Overlay::Kernel, "the cheapest that gives what is asked for".to_owned()))
+            }
+            Outcome::Fails(errno) => {
+                let errno = Errno::from_raw(errno).desc();
+                let why = format!("the kernel's overlayfs cannot be mounted here ({errno})");
+                match served(Overlay::Fuse) {
+                    Ok(overlay) => Ok((overlay, why)),
+                    Err(error) => Err(error.within(why)),
+                }
+            }
+        },
+    }
+}
+
+fn no_fuse(overlay: Overlay, errno: i32) -> Error {
+    let word = match overlay {
+        Overlay::Hybrid => "hybrid",
+        Overlay::Kernel | Overlay::Fuse => "fuse",
+    };
+    let errno = Errno::from_raw(errno);
+    let error = Error::os("open", "/dev/fuse", errno).within(format_args!("overlay {word}"));
+    match errno {
+        Errno::ENOENT | Errno::ENODEV | Errno::ENXIO => error
+            .hint("the device is missing: sudo modprobe fuse; in a container: --device /dev/fuse"),
+        Errno::EACCES | Errno::EPERM => error.hint(
+            "the device is not open to you, as it is on most systems: sudo chmod 666 /dev/fuse",
+        ),
+        _ => error,
+    }
+    .hint("`--overlay kernel` needs no device")
+}
 
 /// Where writes to an image's root go until the box ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]

@@ -99,10 +99,20 @@ impl Page {
 fn root(page: &mut Page, sandbox: &Sandbox) {
     match &sandbox.root {
         Root::Host => page.line("kind", "the host's own system, read-only"),
-        Root::Image { name, digest, layers, scratch_dir, why, read_only, .. } => {
+        Root::Image {
+            name,
+            digest,
+            layers,
+            overlay,
+            overlay_why,
+            scratch_dir,
+            why,
+            read_only,
+            ..
+        } => {
             page.line("kind", &format!("image {name}, {} layers", layers.len()));
             page.line("digest", digest);
-            page.line("overlay", "kernel: overlayfs on the layers");
+            page.line("overlay", &format!("{}; {overlay_why}", overlay.describe()));
             let place = scratch_dir.as_deref().map_or("memory".to_owned(), path);
             let writes = if *read_only {
                 "refused".to_owned()

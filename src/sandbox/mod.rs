@@ -18,7 +18,7 @@ use crate::confine::seccomp::Filter;
 use crate::host::Source;
 use crate::identity::Identity;
 use crate::profile::{Capability, Control, NetworkMode, Size};
-use crate::rootfs::Scratch;
+use crate::rootfs::{Overlay, Scratch};
 use crate::text;
 
 /// One run.
@@ -101,13 +101,17 @@ pub enum Root {
         /// The layers' trees below it, lowest first.
         #[serde(serialize_with = "text::paths")]
         layers: Vec<PathBuf>,
+        /// What assembles them.
+        overlay: Overlay,
+        /// Why that.
+        overlay_why: Box<str>,
         /// Where writes go.
         scratch: Scratch,
         /// The directory for them where that is the disk.
         #[serde(serialize_with = "text::optional_path")]
         scratch_dir: Option<PathBuf>,
         /// Why there.
-        why: String,
+        why: Box<str>,
         /// Whether there are writes at all.
         read_only: bool,
     },
@@ -117,6 +121,14 @@ impl Root {
     /// True where the program can write to the root itself.
     pub fn is_writable(&self) -> bool {
         matches!(self, Root::Image { read_only: false, .. })
+    }
+
+    /// What assembles it; `None` where nothing has to.
+    pub fn overlay(&self) -> Option<Overlay> {
+        match self {
+            Root::Host => None,
+            Root::Image { overlay, .. } => Some(*overlay),
+        }
     }
 }
 

@@ -3,6 +3,7 @@
 
 use super::{Keyring, Mount, Root, Sandbox};
 use crate::profile::{NetworkMode, Size};
+use crate::rootfs::Overlay;
 
 /// One step of making the box.
 #[derive(Debug, Clone, Copy)]
@@ -19,6 +20,9 @@ pub enum Step<'a> {
     FindSources,
     /// The box's own memory: one tmpfs for the writable layer, /tmp, /run, the home, /dev.
     Memory(Size),
+    /// Mount what the overlay's server shows, and hand it the device. It answers while this process
+    /// goes on. /dev is still the host's.
+    Serve(Overlay),
     /// The root, as a mount that is not the root yet.
     Root(&'a Root),
     /// Something below it. The old root has not been left, so that the host's files can be found;
@@ -50,6 +54,9 @@ pub fn steps(sandbox: &Sandbox) -> Vec<Step<'_>> {
     steps.push(Step::PrivatePropagation);
     steps.push(Step::FindSources);
     steps.push(Step::Memory(sandbox.memory));
+    if let Some(overlay) = sandbox.root.overlay().filter(|overlay| overlay.has_server()) {
+        steps.push(Step::Serve(overlay));
+    }
     steps.push(Step::Root(&sandbox.root));
     steps.extend(sandbox.mounts.iter().map(Step::Mount));
     if !sandbox.nesting {

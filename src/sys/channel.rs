@@ -36,6 +36,13 @@ impl Channel {
         Ok(())
     }
 
+    /// As [`Channel::send`] without descriptors, by write(2): for a process that has no other call
+    /// left. With the other end gone, SIGPIPE ends it.
+    pub fn write(&self, bytes: &[u8]) -> io::Result<()> {
+        nix::unistd::write(&self.0, bytes)?;
+        Ok(())
+    }
+
     /// Receives one datagram of at most `limit` bytes and its descriptors, or `None` when every
     /// holder of the other end is gone.
     pub fn receive(&self, limit: usize) -> io::Result<Option<(Vec<u8>, Vec<OwnedFd>)>> {

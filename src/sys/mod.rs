@@ -6,10 +6,12 @@ pub mod channel;
 pub mod clone;
 pub mod extents;
 pub mod fs;
+pub mod fuse;
 pub mod map;
 pub mod mount;
 pub mod process;
 pub mod seccomp;
+pub mod tree;
 pub mod tty;
 
 use std::io;

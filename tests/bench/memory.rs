@@ -51,7 +51,7 @@ pub(crate) fn descendants(pid: i32) -> Vec<i32> {
 }
 
 /// The memory that only this process has, in KiB.
-fn private(pid: i32) -> std::io::Result<u64> {
+pub(crate) fn private(pid: i32) -> std::io::Result<u64> {
     let text = fs::read_to_string(format!("/proc/{pid}/smaps_rollup"))?;
     let lines = text
         .lines()

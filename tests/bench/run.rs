@@ -14,6 +14,10 @@ mod disk;
 mod images;
 mod many;
 mod memory;
+#[path = "../overlay/modes.rs"]
+#[allow(dead_code)]
+mod modes;
+mod overlay;
 mod start;
 mod throughput;
 
@@ -28,7 +32,7 @@ fn main() {
     println!("{}", machine());
     println!("as the user {} ({})", user().name, user().uid);
     let only = std::env::var("CASEMATE_BENCH_ONLY").unwrap_or_default();
-    let parts = ["start", "memory", "many", "throughput", "images"];
+    let parts = ["start", "memory", "many", "throughput", "images", "overlay"];
     assert!(only.is_empty() || parts.contains(&only.as_str()), "ONLY is one of {parts:?}");
     let wanted = |part: &str| only.is_empty() || only == part;
     if wanted("start") {
@@ -43,6 +47,9 @@ fn main() {
     }
     if wanted("images") {
         images::run();
+    }
+    if wanted("overlay") {
+        overlay::run();
     }
     assert!(all_ran, "not all boxes ran at once");
 }

@@ -120,6 +120,35 @@ impl Run {
         self
     }
 
+    /// Gives it a /dev/fuse that is open to everybody, as on most systems, where this one has none
+    /// such: root does that in a mount namespace, which is the command's from then on.
+    pub fn with_fuse(self) -> Self {
+        self.with_fuse_device(0o666)
+    }
+
+    /// As `with_fuse`, with a device of this mode.
+    pub fn with_fuse_device(self, mode: u32) -> Self {
+        if !is_root() {
+            return self;
+        }
+        let device = user().base.join(format!("fuse-{mode:o}"));
+        if !device.exists() {
+            let _lock = super::user::lock("fuse");
+            let _ = std::fs::remove_file(&device);
+            let kind = nix::sys::stat::SFlag::S_IFCHR;
+            let number = nix::sys::stat::makedev(10, 229);
+            nix::sys::stat::mknod(&device, kind, nix::sys::stat::Mode::empty(), number).unwrap();
+            let bits = std::os::unix::fs::PermissionsExt::from_mode(mode);
+            std::fs::set_permissions(&device, bits).unwrap();
+        }
+        let script = "mount --bind \"$1\" /dev/fuse && shift && exec setpriv --reuid \"$1\" \
+            --regid \"$2\" --clear-groups -- \"${@:3}\"";
+        let (uid, gid) = (user().uid.to_string(), user().gid.to_string());
+        let device = device.to_string_lossy().into_owned();
+        let words = ["--mount", "bash", "-c", script, "bash", &device, &uid, &gid];
+        self.wrapped_in("unshare", &words).by_root()
+    }
+
     /// The command line, for messages.
     fn describe(&self) -> String {
         let words = std::iter::once(&self.program).chain(&self.arguments);

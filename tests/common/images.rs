@@ -33,6 +33,9 @@ pub enum Image {
     Base,
     /// Debian with compilers, python, git and node, about 870 MB in three layers, in those forms.
     Big,
+    /// Debian in three layers, with tools that work on many files: git, gcc, make, python with its own
+    /// tests, sqlite, node, npm and rsync; an OCI layout as a directory.
+    Tools,
 }
 
 impl Image {
@@ -49,6 +52,7 @@ impl Image {
             Image::Hostile(trap) => (format!("hostile-{trap}"), ".tar"),
             Image::Base => ("base".into(), ""),
             Image::Big => ("big".into(), ""),
+            Image::Tools => ("tools".into(), ""),
         }
     }
 
@@ -56,6 +60,7 @@ impl Image {
     fn script(self) -> (&'static str, &'static [&'static str]) {
         match self {
             Image::Base | Image::Big => ("measured.sh", &["apt.sh", "difference.py"]),
+            Image::Tools => ("tools.sh", &["apt.sh", "difference.py"]),
             _ => ("build.sh", &["apt.sh", "hello.c", "effective.c"]),
         }
     }

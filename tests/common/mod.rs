@@ -20,7 +20,7 @@ pub mod stream;
 pub mod user;
 pub mod workspace;
 
-pub use command::{Run, Running, casemate};
+pub use command::{Output, Run, Running, casemate};
 pub use images::{Image, image};
 pub use leftovers::Leftovers;
 pub use probe::{boxed_probe, plain_probe, probe};

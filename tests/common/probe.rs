@@ -19,19 +19,28 @@ pub fn probe() -> &'static Path {
 
 /// Compiles a C file of the repository to a static program that the user can run.
 pub fn compile(name: &str, source: &str) -> PathBuf {
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join(source);
+    compile_all(name, &[source.into()], &[])
+}
+
+/// The same of several files, which include others.
+pub fn compile_all(name: &str, sources: &[String], included: &[String]) -> PathBuf {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let program = user().base.join("bin").join(name);
     let _lock = lock("compile");
     let modified = |path: &Path| fs::metadata(path).and_then(|metadata| metadata.modified());
-    if modified(&program).is_ok_and(|built| built > modified(&source).unwrap()) {
+    let newest =
+        sources.iter().chain(included).map(|file| modified(&root.join(file)).unwrap()).max();
+    if modified(&program).is_ok_and(|built| Some(built) > newest) {
         return program;
     }
     let compiled = Command::new("cc")
         .args(["-static", "-O1", "-pthread", "-Wall", "-Wextra", "-Werror", "-o"])
-        .args([&program, &source])
+        .arg(&program)
+        .args(sources)
+        .current_dir(root)
         .status()
         .expect("the C compiler starts");
-    assert!(compiled.success(), "cc {} failed", source.display());
+    assert!(compiled.success(), "cc {} failed", sources.join(" "));
     program
 }
 

@@ -17,5 +17,6 @@ mod grants;
 mod ipc;
 mod kernel;
 mod mounts;
+mod overlay;
 mod processes;
 mod terminal;

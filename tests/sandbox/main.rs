@@ -13,6 +13,7 @@ mod images;
 mod limits;
 mod network;
 mod odd;
+mod overlay;
 mod signals;
 mod streams;
 mod terminal;

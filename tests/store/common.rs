@@ -191,10 +191,14 @@ impl Entry {
     }
 
     pub(crate) fn file(path: impl AsRef<[u8]>, data: impl AsRef<[u8]>) -> Self {
-        let mut entry = Entry::new(path, b'0');
-        entry.data = data.as_ref().to_vec();
-        entry.header.set_size(entry.data.len() as u64);
-        entry
+        Entry::new(path, b'0').data(data)
+    }
+
+    /// With this content.
+    pub(crate) fn data(mut self, data: impl AsRef<[u8]>) -> Self {
+        self.data = data.as_ref().to_vec();
+        self.header.set_size(self.data.len() as u64);
+        self
     }
 
     pub(crate) fn dir(path: impl AsRef<[u8]>) -> Self {

@@ -1,17 +1,19 @@
-//! The filters of the processes that read foreign archives.
+//! The filters of casemate's own processes: those that read foreign archives, and the one that
+//! serves a file system.
 
 use super::policy::{Clause, Condition, Operator};
 use super::{Action, Architecture, Policy, Rule};
 
-/// Jobs and answers, bytes in and out, memory, and the end.
+/// Jobs and answers.
+const TALK: &[&str] = &["recvmsg", "sendmsg"];
+
+/// Bytes in and out, memory, and the end.
 const CALLS: &[&str] = &[
     "close",
     "read",
-    "recvmsg",
     "restart_syscall",
     "rt_sigprocmask",
     "rt_sigreturn",
-    "sendmsg",
     "write",
     // the allocator and std
     "brk",
@@ -63,10 +65,78 @@ const FILES: &[&str] = &[
     "set_robust_list",
 ];
 
+/// Reading files below directories that are open. `openat` and `open` are not among them: what
+/// openat2(2) resolves is bound to its directory by what it is asked, and by Landlock.
+const SERVING: &[&str] = &[
+    "fstatfs",
+    "fstatfs64",
+    "lseek",
+    "openat2",
+    "poll",
+    "ppoll",
+    "ppoll_time64",
+    "pread64",
+    "sched_yield",
+];
+
+/// Changing files below directories that are open, besides.
+const CHANGING: &[&str] = &[
+    "copy_file_range",
+    "fallocate",
+    "fchmod",
+    "fdatasync",
+    "fgetxattr",
+    "flistxattr",
+    "fremovexattr",
+    "fsetxattr",
+    "fstat",
+    "fstat64",
+    "fstatat64",
+    "fsync",
+    "ftruncate",
+    "ftruncate64",
+    "getdents64",
+    "linkat",
+    "mkdirat",
+    "mknodat",
+    "newfstatat",
+    "pwrite64",
+    "readlinkat",
+    "renameat2",
+    "statx",
+    "symlinkat",
+    "syncfs",
+    "unlinkat",
+    "utimensat",
+    "utimensat_time64",
+];
+
 impl Policy {
     /// The filter of the process that inflates: it reads one descriptor and writes another, opens
     /// nothing, starts nothing, and has no address for anything.
     pub fn for_inflater(arch: Architecture) -> Self {
+        let mut policy = Policy::for_any_worker(arch);
+        policy.put(TALK, Action::Allow);
+        policy
+    }
+
+    /// The filter of the threads that serve the merged layers of an image, once they are started.
+    pub fn for_overlay_reader(arch: Architecture) -> Self {
+        let mut policy = Policy::for_any_worker(arch);
+        policy.put(SERVING, Action::Allow);
+        policy
+    }
+
+    /// The filter of the threads that serve them with an upper directory.
+    pub fn for_overlay_writer(arch: Architecture) -> Self {
+        let mut policy = Policy::for_overlay_reader(arch);
+        policy.put(CHANGING, Action::Allow);
+        let shares = Condition::int(1, libc::FICLONE as u32);
+        policy.rules.insert("ioctl".into(), only(shares));
+        policy
+    }
+
+    fn for_any_worker(arch: Architecture) -> Self {
         let mut policy = Policy::new(arch, Action::KillProcess);
         policy.put(CALLS, Action::Allow);
         // Memory is never executable that was not so at the start.

@@ -7,7 +7,7 @@ use super::ImageInput;
 use crate::error::{During, Error, Result};
 use crate::host::{Host, World};
 use crate::identity::{Identity, Names};
-use crate::profile::{NetworkMode, Profile, Scratch};
+use crate::profile::{NetworkMode, Overlay, Profile, Scratch};
 use crate::rootfs::host::How;
 use crate::rootfs::{self, host as system};
 
@@ -25,14 +25,18 @@ pub(super) fn choose(profile: &Profile, host: &Host, image: Option<&ImageInput>)
         ))
         .hint("leave it out, or say scratch = \"memory\""));
     }
+    let asked = profile.root.overlay.unwrap_or(Overlay::Auto);
+    let (overlay, overlay_why) = rootfs::overlay(asked, host.kernel_overlay, host.fuse)?;
     Ok(Root::Image {
         name: image.name.clone(),
         digest: image.digest.clone(),
         store: image.store.clone(),
         layers: image.layers.clone(),
+        overlay,
+        overlay_why: overlay_why.into(),
         scratch,
         scratch_dir: on_disk.then(|| image.scratch_dir.clone()),
-        why: why.to_owned(),
+        why: why.into(),
         read_only: profile.root.read_only.unwrap_or(false),
     })
 }

@@ -1,0 +1,191 @@
+//! The root's own server, where the plan has one: a process that the supervisor forks while the box
+//! is being made. It stays in the host's namespaces and never sees the box; what the box hands over
+//! is all that it has of it. The supervisor itself must never touch what is served, or it could wait
+//! for the process that it has to watch.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::Duration;
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+
+use super::message::{Channel, Message};
+use crate::error::{During, Error, Result};
+use crate::index::LayerIndex;
+use crate::overlay::{self, Lowers, Mounting, Owners, ReadOnly, Upper, Writable};
+use crate::rootfs::Overlay;
+use crate::sandbox::Sandbox;
+use crate::sys::clone::{self, Change, Child, Forked};
+use crate::sys::fs::{self, Resolve};
+use crate::sys::fuse;
+
+/// How long a server that is ending may take for it.
+const GRACE: Duration = Duration::from_secs(1);
+
+/// The process, and what it says.
+pub(super) struct Server {
+    child: Child,
+    channel: Channel,
+    /// How it ended, once it has.
+    ended: Option<Result<()>>,
+    was_killed: bool,
+}
+
+/// Layers as a server takes them, the topmost first: each one's tree, and its index.
+pub type Layers = Vec<(OwnedFd, LayerIndex)>;
+
+/// How many files a server may have open, where it is allowed that many: it keeps those that were
+/// used last.
+const MOST_FILES: u64 = 16384;
+
+/// Forks the server of these layers. What it needs of the box comes through `from`, whose other end
+/// is the box's.
+pub(super) fn serve_beside(
+    layers: Layers,
+    sandbox: &Sandbox,
+    overlay: Overlay,
+    from: Channel,
+) -> Result<Server> {
+    let (channel, theirs) = Channel::pair()?;
+    match clone::clone3(0).during("start", "the overlay's server")? {
+        Forked::Parent(child) => Ok(Server { child, channel, ended: None, was_killed: false }),
+        Forked::Child => {
+            drop(channel);
+            let served = serve(layers, sandbox, overlay, &from, &theirs);
+            if let Err(error) = &served {
+                // Without a supervisor there is nobody left to tell.
+                let _nobody_left = theirs.write(&Message::failed(error));
+            }
+            clone::exit_now(i32::from(served.is_err()))
+        }
+    }
+}
+
+fn serve(
+    layers: Layers,
+    sandbox: &Sandbox,
+    overlay: Overlay,
+    from: &Channel,
+    to: &Channel,
+) -> Result<()> {
+    allow_files().during("raise", "the limit on open files")?;
+    let lowers = Lowers::new(layers)?;
+    let owners = Owners::All(sandbox.identity.uid, sandbox.identity.gid);
+    let kept = [from.fd(), to.fd()];
+    let device = || match from.receive()? {
+        Some((Message::Device, Some(device))) => Ok(device),
+        _ => Err(Error::new("wait for the overlay's device: none came")),
+    };
+    if overlay != Overlay::Fuse {
+        return overlay::serve(&ReadOnly::new(lowers, owners), &kept, device);
+    }
+    let Some((Message::Upper, Some(both))) = from.receive()? else {
+        return Err(Error::new("wait for the overlay's writable layer: none came"));
+    };
+    let open = |name: &str| {
+        let flags = libc::O_RDONLY | libc::O_DIRECTORY;
+        fs::openat2(both.as_fd(), name, flags, 0, Resolve::BeneathNoSymlinks)
+            .during("open directory", name)
+    };
+    // A writable layer is thrown away with its box.
+    let upper = Upper { directory: open("upper")?, work: open("work")?, is_volatile: true };
+    drop(both);
+    overlay::serve(&Writable::new(lowers, owners, upper)?, &kept, device)
+}
+
+fn allow_files() -> nix::Result<()> {
+    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    setrlimit(Resource::RLIMIT_NOFILE, hard.min(MOST_FILES).max(soft), hard)
+}
+
+/// Mounts what the server shows: in the box, attached nowhere yet.
+pub(super) fn mount(sandbox: &Sandbox, overlay: Overlay, to: &Channel) -> Result<OwnedFd> {
+    let device = fuse::open_device().at("open", "/dev/fuse").map_err(|error| {
+        error.hint("the overlay needs the device; `--overlay kernel` does without")
+    })?;
+    let how = Mounting {
+        uid: sandbox.identity.uid,
+        gid: sandbox.identity.gid,
+        for_all: false,
+        read_only: overlay == Overlay::Hybrid,
+    };
+    let mounted = overlay::mount(&device, &how).during("mount", "the FUSE overlay")?;
+    // Nobody else may have it open: what waits for an answer is told when the server is gone.
+    to.send(&Message::Device, Some(device.as_fd()))?;
+    Ok(mounted)
+}
+
+impl Server {
+    /// Readable once it has ended.
+    pub(super) fn fd(&self) -> BorrowedFd<'_> {
+        self.child.pidfd.as_fd()
+    }
+
+    /// Whether its end was seen.
+    pub(super) fn has_ended(&self) -> bool {
+        self.ended.is_some()
+    }
+
+    /// Ends it, where the box is to end: a process of the box that waits for an answer cannot even
+    /// be killed before it has it, or the server is gone.
+    pub(super) fn kill(&mut self) {
+        self.was_killed = true;
+        // ESRCH says that it has ended by itself.
+        let _ended_already = clone::send_signal(&self.child.pidfd, libc::SIGKILL);
+    }
+
+    /// Takes note of its end, which has come.
+    pub(super) fn reap(&mut self) -> Result<()> {
+        if self.ended.is_some() {
+            return Ok(());
+        }
+        let change =
+            clone::wait_for_end(&self.child.pidfd).during("wait for", "the overlay's server")?;
+        let said = match change {
+            // Its only holders were the server and those that were forked beside it.
+            Change::Exited(code) if code != 0 => self.channel.receive()?,
+            _ => None,
+        };
+        self.ended = Some(match (change, said.and_then(|(message, _)| message.into_error())) {
+            (_, Some(error)) => Err(error.within("overlay server")),
+            (Change::Exited(0), _) => Ok(()),
+            (Change::Killed(_), _) if self.was_killed => Ok(()),
+            (Change::Killed(signal), _) => {
+                Err(Error::new(format!("the overlay's server was ended by signal {signal}"))
+                    .hint("out of memory, or killed from outside; the box lost its files by it"))
+            }
+            (Change::Exited(code), _) => {
+                Err(Error::new(format!("the overlay's server ended with {code}")))
+            }
+            (Change::Stopped, _) => return Ok(()),
+        });
+        Ok(())
+    }
+
+    /// Ends it where it still serves: the program has ended, and nobody asks for files any more. It
+    /// would end by itself with the last mount, but later.
+    pub(super) fn release(&mut self) {
+        // A process that is ending closes this before anybody can find its files gone, see it fail
+        // by that, and end.
+        let mut fds = [PollFd::new(self.channel.fd(), PollFlags::POLLIN)];
+        let serves = poll(&mut fds, PollTimeout::ZERO).is_ok_and(|count| count == 0);
+        if serves && self.ended.is_none() {
+            self.kill();
+        }
+    }
+
+    /// Waits for its end, and says whether it came too early.
+    pub(super) fn finish(mut self) -> Result<()> {
+        self.release();
+        if self.ended.is_none() {
+            let mut fds = [PollFd::new(self.child.pidfd.as_fd(), PollFlags::POLLIN)];
+            let timeout = PollTimeout::try_from(GRACE).unwrap_or(PollTimeout::MAX);
+            let ended = poll(&mut fds, timeout).is_ok_and(|count| count > 0);
+            if !ended {
+                self.kill();
+            }
+            self.reap()?;
+        }
+        self.ended.unwrap_or(Ok(()))
+    }
+}

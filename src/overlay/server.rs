@@ -1,0 +1,215 @@
+//! The process that serves: confined, a thread for each processor, one request after the other.
+
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::thread;
+
+use nix::errno::Errno;
+use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
+use nix::unistd::{Pid, read, write};
+
+use super::wire::{Answer, Features, Limits, MIN_REQUEST, Operation, REQUEST_HEADER, Request};
+use crate::confine::landlock::{self, Access};
+use crate::confine::seccomp::{Architecture, Policy};
+use crate::error::{During, Error, Result};
+use crate::sys::{clone, fs, fuse, process, seccomp};
+
+/// More threads than this were of no use.
+const MOST_THREADS: usize = 4;
+
+/// The longest answer: what a read of [`Limits::pages`] gives.
+const LONGEST_ANSWER: usize = 1 << 20;
+
+/// A thread's stack in bytes. Nothing here goes deep.
+const STACK: usize = 256 << 10;
+
+/// A file system that answers requests. It never panics; what goes wrong is an errno.
+pub trait FileSystem: Sync {
+    /// What it wants of the kernel, where it has it.
+    fn features(&self) -> Features;
+
+    /// Its limits. Pages of more than a mebibyte are not answered.
+    fn limits(&self) -> Limits;
+
+    /// Answers a request, by writing to an empty answer or by an errno. Called from several threads
+    /// at once. An `Interrupt` is answered by an errno only.
+    fn answer(&self, request: &Request<'_>, answer: &mut Answer) -> Result<(), Errno>;
+
+    /// The directories that it works on, and how: what Landlock leaves to the process.
+    fn directories(&self) -> Vec<(BorrowedFd<'_>, Access)>;
+
+    /// The system calls that its threads make.
+    fn calls(&self, arch: Architecture) -> Policy;
+}
+
+/// Serves a file system until it is unmounted. For a process of its own that was forked for this,
+/// has one thread, lives in the host's namespaces, and ends when this returns: what it held before
+/// is closed, save `kept`.
+///
+/// Everything that takes time is done before `device` is called, which waits for the device of a
+/// mount that exists (see [`mount`](super::mount)). The process is confined before it answers
+/// anything, and ends with the one that forked it.
+pub fn serve(
+    file_system: &impl FileSystem,
+    kept: &[BorrowedFd<'_>],
+    device: impl FnOnce() -> Result<OwnedFd>,
+) -> Result<()> {
+    let processors = processors().during("get", "the processors that may be used")?;
+    let directories = file_system.directories();
+    give_up(kept.iter().copied().chain(directories.iter().map(|(directory, _)| *directory)))?;
+    // Each thread has a device of its own; they are bound to the mount when it is there.
+    let others: Vec<OwnedFd> = (1..processors.len())
+        .map(|_| fuse::open_device().at("open", "/dev/fuse"))
+        .collect::<Result<_>>()?;
+    landlock::restrict_to(directories).map_err(|error| {
+        error.hint("the server of a FUSE overlay needs Landlock; `--overlay kernel` does without")
+    })?;
+    let filter = file_system.calls(Architecture::native()).compile()?;
+    let mut workers = Vec::new();
+    for processor in processors.iter().copied() {
+        let limits = file_system.limits();
+        workers.push(Worker::new(file_system, processor, &filter, limits));
+    }
+    let device = device()?;
+    let mut workers = workers.into_iter();
+    let mut first = workers.next().ok_or_else(|| Error::new("serve: there is no processor"))?;
+    thread::scope(|scope| {
+        for (mut worker, other) in workers.zip(others) {
+            // Before Linux 5.12 only a process in the mount's user namespace may do this.
+            let own = match fuse::clone_device(&device, &other) {
+                Ok(()) => other,
+                Err(_) => device.try_clone().during("duplicate", "the device")?,
+            };
+            thread::Builder::new()
+                .name("overlay".to_owned())
+                .stack_size(STACK)
+                .spawn_scoped(scope, move || worker.run(&own))
+                .during("start", "a thread of the overlay's server")?;
+        }
+        first.run(&device)
+    })
+}
+
+/// The processors that this process may run on, as many as there are to be threads.
+fn processors() -> Result<Vec<usize>, Errno> {
+    let allowed = sched_getaffinity(Pid::from_raw(0))?;
+    let is_allowed = |processor: &usize| allowed.is_set(*processor).unwrap_or(false);
+    Ok((0..CpuSet::count()).filter(is_allowed).take(MOST_THREADS).collect())
+}
+
+/// Gives up what a server does not need.
+fn give_up<'a>(kept: impl Iterator<Item = BorrowedFd<'a>>) -> Result<()> {
+    process::set_parent_death_signal(libc::SIGKILL).during("set", "the parent death signal")?;
+    let null = fs::openat2(fs::cwd(), "/dev/null", libc::O_RDWR, 0, fs::Resolve::NoSymlinks)
+        .at("open", "/dev/null")?;
+    for number in 0..3 {
+        clone::place_at(null.as_fd(), number).during("leave", "the standard streams")?;
+    }
+    drop(null);
+    let mut numbers: Vec<i32> = kept.map(|fd| fd.as_raw_fd()).collect();
+    numbers.sort_unstable();
+    clone::close_all_but(&numbers).during("close", "descriptors")?;
+    process::set_undumpable().during("become", "undumpable")?;
+    process::set_no_new_privs().during("set", "no_new_privs")
+}
+
+/// One thread.
+struct Worker<'a, F> {
+    file_system: &'a F,
+    processor: usize,
+    filter: &'a [seccomp::Instruction],
+    request: Vec<u8>,
+    answer: Answer,
+}
+
+/// What becomes of the connection.
+enum Next {
+    Request,
+    End,
+}
+
+impl<'a, F: FileSystem> Worker<'a, F> {
+    fn new(
+        file_system: &'a F,
+        processor: usize,
+        filter: &'a [seccomp::Instruction],
+        limits: Limits,
+    ) -> Self {
+        // The kernel wants room for the longest write with its header (`struct fuse_write_in`).
+        let longest = usize::try_from(limits.max_write).unwrap_or(0) + REQUEST_HEADER + 40;
+        Worker {
+            file_system,
+            processor,
+            filter,
+            request: vec![0; longest.max(MIN_REQUEST)],
+            answer: Answer::new(LONGEST_ANSWER),
+        }
+    }
+
+    fn run(&mut self, device: &OwnedFd) -> Result<()> {
+        let mut own = CpuSet::new();
+        own.set(self.processor)
+            .and_then(|()| sched_setaffinity(Pid::from_raw(0), &own))
+            .during("keep a thread on", format_args!("processor {}", self.processor))?;
+        seccomp::load(self.filter).during("load", "the overlay's seccomp filter")?;
+        loop {
+            let length = match read(device, &mut self.request) {
+                Ok(length) => length,
+                // The request was taken back before it was read.
+                Err(Errno::ENOENT | Errno::EINTR | Errno::EAGAIN) => continue,
+                // Unmounted.
+                Err(Errno::ENODEV) => return Ok(()),
+                Err(errno) => return Err(Error::os("read", "/dev/fuse", errno)),
+            };
+            if let Next::End = self.handle(device, length)? {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Answers the request that was read.
+    fn handle(&mut self, device: &OwnedFd, length: usize) -> Result<Next> {
+        let bytes = self.request.get(..length).unwrap_or_default();
+        self.answer.clear();
+        let request = match Request::decode(bytes) {
+            Ok(request) => request,
+            Err(malformed) => {
+                let Some(unique) = malformed.unique else { return Ok(Next::Request) };
+                return send(device, self.answer.fail(Errno::EINVAL, unique));
+            }
+        };
+        if let Operation::Init(hello) = request.operation {
+            let wanted = self.file_system.features();
+            let limits = self.file_system.limits();
+            if let Err(error) = hello.welcome(wanted, limits, &mut self.answer) {
+                // Whoever uses the mount then gets ECONNREFUSED, and nobody waits.
+                send(device, self.answer.fail(Errno::EPROTO, request.unique))?;
+                return Err(error);
+            }
+            return send(device, self.answer.finish(request.unique));
+        }
+        let is_answered = request.operation.is_answered();
+        match self.file_system.answer(&request, &mut self.answer) {
+            Ok(()) if is_answered => send(device, self.answer.finish(request.unique)),
+            Err(errno)
+                if is_answered || matches!(request.operation, Operation::Interrupt { .. }) =>
+            {
+                send(device, self.answer.fail(errno, request.unique))
+            }
+            _ => Ok(Next::Request),
+        }
+    }
+}
+
+fn send(device: &OwnedFd, answer: &[u8]) -> Result<Next> {
+    loop {
+        return match write(device, answer) {
+            Ok(_) => Ok(Next::Request),
+            Err(Errno::EINTR) => continue,
+            Err(Errno::ENODEV) => Ok(Next::End),
+            // Who asked is gone, or (EINVAL) the kernel does not want what was answered: the request
+            // has failed then, and the next one is served.
+            Err(Errno::ENOENT | Errno::EINVAL | Errno::EAGAIN | Errno::ENOMEM) => Ok(Next::Request),
+            Err(errno) => Err(Error::os("write", "/dev/fuse", errno)),
+        };
+    }
+}
