@@ -42,7 +42,8 @@ pub(crate) fn in_writable_box(
     let server = fork(|| {
         let (_, fds) = theirs.receive(16).unwrap().unwrap();
         let [directory, work] = <[OwnedFd; 2]>::try_from(fds).unwrap();
-        let upper = Upper { directory, work, is_volatile: true };
+        let has_xattrs = std::env::var_os("TRY_NO_XATTRS").is_none();
+        let upper = Upper { directory, work, is_volatile: true, has_xattrs };
         let file_system = Writable::new(lowers, Owners::All(uid, gid), upper).unwrap();
         let receive = || {
             let (_, fds) = theirs.receive(16).unwrap().unwrap();
