@@ -42,7 +42,8 @@ pub(crate) fn in_writable_box(
     let server = fork(|| {
         let (_, fds) = theirs.receive(16).unwrap().unwrap();
         let [directory, work] = <[OwnedFd; 2]>::try_from(fds).unwrap();
-        let upper = Upper { directory, work, is_volatile: true };
+        let has_xattrs = std::env::var_os("TRY_NO_XATTRS").is_none();
+        let upper = Upper { directory, work, is_volatile: true, has_xattrs };
         let file_system = Writable::new(lowers, Owners::All(uid, gid), upper).unwrap();
         let receive = || {
             let (_, fds) = theirs.receive(16).unwrap().unwrap();
@@ -270,7 +271,8 @@ fn removed_files_stay_usable_and_their_number_is_bounded() {
 }
 
 /// By hand: `TRY_LAYERS` (separated by colons, the topmost first), `TRY_UPPER` (a directory for
-/// `upper` and `work`) and `TRY_COMMAND`, which a shell runs in the mount's root.
+/// `upper` and `work`; with `TRY_MEMORY` they are in memory) and `TRY_COMMAND`, which a shell runs in
+/// the mount's root. With `TRY_NO_XATTRS` there are no attributes.
 #[test]
 #[ignore = "by hand"]
 fn a_command_runs_on_it() {
@@ -279,7 +281,11 @@ fn a_command_runs_on_it() {
     let upper = PathBuf::from(std::env::var("TRY_UPPER").unwrap());
     let command = std::env::var("TRY_COMMAND").unwrap();
     let home = tempfile::tempdir_in(&upper).unwrap();
-    in_writable_box(home.path(), &layers, &Place::Disk(&upper), |root| {
+    let place = match std::env::var_os("TRY_MEMORY") {
+        Some(_) => Place::Memory(4 << 30),
+        None => Place::Disk(&upper),
+    };
+    in_writable_box(home.path(), &layers, &place, |root| {
         let status = std::process::Command::new("sh")
             .args(["-c", &command])
             .current_dir(root)

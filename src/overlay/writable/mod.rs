@@ -69,6 +69,7 @@ pub struct Writable {
     lowers: Lowers,
     owners: Owners,
     is_volatile: bool,
+    has_xattrs: bool,
     root: Arc<OwnedFd>,
     work: Arc<OwnedFd>,
     table: Mutex<Table>,
@@ -89,6 +90,10 @@ pub struct Upper {
     /// Nothing of it is needed after the mount: fsync(2) does nothing, as with overlayfs'
     /// `volatile`.
     pub is_volatile: bool,
+    /// Files have extended attributes (`user.*`), those of the layers too. Without them the kernel
+    /// does not ask for any, which it otherwise does before the first write to each file and for each
+    /// file that `ls -l` shows, and remembers few of the answers.
+    pub has_xattrs: bool,
 }
 
 impl Writable {
@@ -97,7 +102,7 @@ impl Writable {
     /// with fewer files are opened again more often, and fewer can be open without a name (`EMFILE`
     /// for unlink(2) of one more).
     pub fn new(lowers: Lowers, owners: Owners, upper: Upper) -> Result<Self> {
-        let Upper { directory, work, is_volatile } = upper;
+        let Upper { directory, work, is_volatile, has_xattrs } = upper;
         empty(&work, DEEPEST).during("empty", "the overlay's work directory")?;
         let (soft, _) =
             getrlimit(Resource::RLIMIT_NOFILE).during("get", "the limit on open files")?;
@@ -117,6 +122,7 @@ impl Writable {
             lowers,
             owners,
             is_volatile,
+            has_xattrs,
             work: Arc::new(work),
             table: Mutex::new(Table::new(view, most)),
             files: Files::of(most),
@@ -319,6 +325,15 @@ impl FileSystem for Writable {
                 self.read_directory(node, *range, *with_attributes, answer)
             }
             Operation::Statistics => self.statistics(answer),
+            // The kernel takes it for all times to come.
+            Operation::GetXattr { .. }
+            | Operation::ListXattr { .. }
+            | Operation::SetXattr { .. }
+            | Operation::RemoveXattr { .. }
+                if !self.has_xattrs =>
+            {
+                Err(Errno::ENOSYS)
+            }
             Operation::GetXattr { name, size } => self.get_xattr(node, name, *size, answer),
             Operation::ListXattr { size } => self.list_xattrs(node, *size, answer),
             Operation::SetXattr { name, value, flags } => {
@@ -333,7 +348,7 @@ impl FileSystem for Writable {
                 let length = self.copy(node, how)?;
                 answer.put_length(u32::try_from(length).map_err(|_| Errno::EIO)?)
             }
-            // For all times to come, and then the kernel does not even ask.
+            // And this.
             Operation::Sync { .. } | Operation::SyncDirectory { .. } if self.is_volatile => {
                 Err(Errno::ENOSYS)
             }
