@@ -88,7 +88,12 @@ fn serve(
             .during("open directory", name)
     };
     // A writable layer is thrown away with its box.
-    let upper = Upper { directory: open("upper")?, work: open("work")?, is_volatile: true };
+    let upper = Upper {
+        directory: open("upper")?,
+        work: open("work")?,
+        is_volatile: true,
+        has_xattrs: true,
+    };
     drop(both);
     overlay::serve(&Writable::new(lowers, owners, upper)?, &kept, device)
 }
