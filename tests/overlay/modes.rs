@@ -9,7 +9,7 @@ pub(crate) struct Mode {
     /// What `casemate run` is told.
     options: &'static [&'static str],
     /// casemate's own server has a part in it, through /dev/fuse.
-    has_server: bool,
+    pub(crate) has_server: bool,
     /// The rename of a directory that a layer has is EXDEV.
     pub(crate) keeps_lower_directories: bool,
     /// Reading a directory gives other inode numbers of directories than stat(2) does.

@@ -120,14 +120,20 @@ const NOT_IN_A_BOX: &str = "*.test_chown_without_permission";
 /// What compares the numbers of directory entries with those of stat(2).
 const NUMBERS: &str = "*.TestScandir.test_attributes";
 
+/// What goes through more than 20 symbolic links in one path. The kernel allows 40, but where it has
+/// to begin a path anew, since an entry that FUSE vouches for changed under way, it goes on counting
+/// (`total_link_count` in fs/namei.c), so that ELOOP comes now and then while others work beside it.
+const LINKS: &str = "*.SymlinkLoopGlobTests.test_selflink";
+
 #[test]
 fn pythons_own_tests_of_files_pass() {
     in_modes(
         |mode| {
             let numbers =
                 if mode.lists_other_numbers { format!("-i {NUMBERS}") } else { String::new() };
+            let links = if mode.has_server { format!("-i {LINKS}") } else { String::new() };
             format!(
-                "python3 -m test --tempdir /work/tmp -j2 -i {NOT_IN_A_BOX} {numbers} test_os \
+                "python3 -m test --tempdir /work/tmp -j2 -i {NOT_IN_A_BOX} {numbers} {links} test_os \
                  test_posix test_shutil test_tempfile test_pathlib test_glob test_fileio test_mmap \
                  test_largefile test_dbm_dumb test_filecmp test_genericpath \
                  test_posixpath test_fcntl >log 2>&1 || {{ cat log; exit 1; }}; grep '^Tests result' log"
