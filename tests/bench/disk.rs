@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use crate::common::user;
@@ -76,8 +76,11 @@ impl Drop for Disk {
 /// mounted there after a run that was ended.
 fn unmount(path: &Path) {
     let deadline = Instant::now() + Duration::from_secs(60);
-    let mounted = || Command::new("mountpoint").arg("-q").arg(path).status().unwrap().success();
-    while mounted() && !Command::new("umount").arg("-q").arg(path).status().unwrap().success() {
+    let succeeds = |program: &str| {
+        let mut command = Command::new(program);
+        command.arg("-q").arg(path).stderr(Stdio::null()).status().unwrap().success()
+    };
+    while succeeds("mountpoint") && !succeeds("umount") {
         assert!(Instant::now() < deadline, "{} stays mounted", path.display());
         std::thread::sleep(Duration::from_millis(20));
     }
