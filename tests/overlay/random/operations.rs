@@ -24,6 +24,24 @@ const SHOWN: usize = 60;
 
 type Answer<T> = io::Result<T>;
 
+/// Tries again what the kernel's overlayfs refuses with ESTALE: it does so now and then, seen once in
+/// some millions of operations on Linux 6.18, for a rename beside the work of other threads, and has
+/// done nothing then.
+fn not_stale<T>(act: impl Fn() -> Answer<T>) -> Answer<T> {
+    let stale = |answer: &Answer<T>| {
+        answer.as_ref().err().and_then(io::Error::raw_os_error) == Some(nix::libc::ESTALE)
+    };
+    let mut answer = act();
+    for _ in 0..100 {
+        if !stale(&answer) {
+            break;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(1));
+        answer = act();
+    }
+    answer
+}
+
 /// A file open on both sides.
 struct Open {
     name: String,
@@ -101,7 +119,7 @@ impl Worker {
         what: String,
         act: impl Fn(&Path, usize) -> Answer<T>,
     ) -> Option<T> {
-        let real = act(&self.sides[0], 0);
+        let real = not_stale(|| act(&self.sides[0], 0));
         let mirror = act(&self.sides[1], 1);
         self.compare(what, real, mirror)
     }
@@ -319,7 +337,7 @@ impl Worker {
             fs::symlink_metadata(self.sides[0].join(name)).is_ok_and(|metadata| metadata.is_dir())
         };
         let directories = is_directory(&from) || is_directory(&to);
-        let real = rename(&self.sides[0]);
+        let real = not_stale(|| rename(&self.sides[0]));
         let across = real.as_ref().err().and_then(io::Error::raw_os_error) == Some(libc::EXDEV);
         if across && directories && self.keeps_lower_directories {
             return;
