@@ -47,6 +47,11 @@ impl<K: Copy + Eq + Hash> Files<K> {
         Files { clock: Mutex::new(clock), most: most.max(1) }
     }
 
+    /// For no more than so many. Nothing is open yet.
+    pub(super) fn keep_at_most(&mut self, most: usize) {
+        self.most = self.most.min(most).max(1);
+    }
+
     /// The descriptor of a key, from `open` where it is not there. It stays usable as long as it is
     /// held, whatever becomes of its place here.
     pub(super) fn get(

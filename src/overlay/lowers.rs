@@ -79,6 +79,11 @@ impl Lowers {
         Ok(Lowers { layers, parts: RwLock::default(), files })
     }
 
+    /// Keeps no more files open than so many, where others in the process need theirs.
+    pub(super) fn keep_at_most(&mut self, files: usize) {
+        self.files.keep_at_most(files);
+    }
+
     /// The root of the tree.
     pub fn root(&self) -> Id {
         Id { layer: 0, node: Node::ROOT }

@@ -219,6 +219,12 @@ pub fn default_child_signal() {
     unsafe { libc::signal(libc::SIGCHLD, libc::SIG_DFL) };
 }
 
+/// Ignores SIGXFSZ: a write beyond `RLIMIT_FSIZE` is `EFBIG` then, and no end of this process.
+pub fn ignore_file_size_signal() {
+    // SAFETY: SIG_IGN installs no handler.
+    unsafe { libc::signal(libc::SIGXFSZ, libc::SIG_IGN) };
+}
+
 /// Puts every signal's disposition back to the default, and the mask to empty: both survive
 /// execve(2), and the Rust runtime ignores SIGPIPE.
 pub fn reset_signals() -> io::Result<()> {

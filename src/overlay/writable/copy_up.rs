@@ -77,6 +77,7 @@ impl Writable {
         let copy = self.copy_into_work(lower, &from, data)?;
         let done = match &name {
             Some(name) => self.put_copy(id, lower, &from, &copy, name),
+            None if self.has_others(lower, &from) => self.keep_for_others(id, lower, &from, &copy),
             None => self.keep_unnamed(id, &copy),
         };
         if done.is_err() {
@@ -124,6 +125,33 @@ impl Writable {
             let links = table.shared(lower).map_or(from.links, |shared| shared.links);
             table.set_shared(lower, Shared { links, upper: Some(copy.ino) });
         }
+        drop(table);
+        self.keep_descriptor(id, copy);
+        Ok(())
+    }
+
+    /// Whether a file that lost the names it was asked for by has others in the layers.
+    fn has_others(&self, lower: Id, from: &Attributes) -> bool {
+        let links = self.table().shared(lower).map_or(from.links, |shared| shared.links);
+        from.kind != Kind::Directory && from.links > 1 && links > 0
+    }
+
+    /// Keeps the copy of a file where its other names lead to.
+    fn keep_for_others(
+        &self,
+        id: u64,
+        lower: Id,
+        from: &Attributes,
+        copy: &Copy,
+    ) -> Result<(), Errno> {
+        let name = self.shared_name(lower);
+        rename(&self.work, &copy.name, &self.work, &name, 0)?;
+        let mut table = self.table();
+        table.raise(id, copy.ino, copy.kept);
+        table.set_names(id, &[Name { dir: WORK, name: name.into() }]);
+        table.set_origin(copy.ino, lower);
+        let links = table.shared(lower).map_or(from.links, |shared| shared.links);
+        table.set_shared(lower, Shared { links, upper: Some(copy.ino) });
         drop(table);
         self.keep_descriptor(id, copy);
         Ok(())

@@ -9,7 +9,7 @@ use nix::sys::stat::{FileStat, Mode, fchmod, fstat};
 use super::Writable;
 use super::kept::{errno, kind_of, needed, physical};
 use super::place::{Form, is_whiteout, open_name, stat_name};
-use super::table::{Shared, View};
+use super::table::{Shared, View, WORK};
 use crate::index::Kind;
 use crate::index::override_stat::Override;
 use crate::overlay::lowers::Id;
@@ -133,6 +133,12 @@ impl Writable {
         let upper = Some(stat.st_ino);
         let view = View { kind, number, lower, origin, upper, kept, is_temporary: false };
         let id = table.enter(view, dir.id, name)?;
+        // It stays reachable when this name goes, and the layers' other names remain.
+        if let Some(origin) = origin
+            && table.shared(origin).is_some_and(|shared| shared.upper == upper)
+        {
+            table.add_name(id, WORK, &self.shared_name(origin));
+        }
         drop(table);
         if let Some(fd) = fd {
             self.files.keep(id, &fd);
@@ -201,7 +207,7 @@ impl Writable {
                 _ => None,
             };
             (view.lower, view.upper) = (None, Some(ino));
-            return self.table().enter(view, super::table::WORK, &known);
+            return self.table().enter(view, WORK, &known);
         }
         table.enter(view, dir, name)
     }

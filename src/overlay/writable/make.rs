@@ -19,6 +19,9 @@ use crate::overlay::owners::Owners;
 use crate::overlay::wire::Entry;
 use crate::sys;
 
+/// The most names of one file, as many as ext4 has: each is remembered, and all are looked through.
+const MOST_LINKS: usize = 65_000;
+
 /// What is to be made.
 pub(super) struct New<'a> {
     pub(super) kind: Kind,
@@ -236,7 +239,13 @@ impl Writable {
         let dir = self.dir_to_change(dir)?;
         let upper = dir.upper.as_ref().ok_or(Errno::EIO)?;
         let _held = self.busy.take(&[of]);
-        let found = self.table().name(of).ok_or(Errno::ENOENT)?;
+        let found = {
+            let table = self.table();
+            if table.names(of) >= MOST_LINKS {
+                return Err(Errno::EMLINK);
+            }
+            table.name(of).ok_or(Errno::ENOENT)?
+        };
         let source = self.upper(found.dir)?;
         let in_place = linkat(&*source, &found.name[..], &**upper, name, AtFlags::empty());
         match in_place {
@@ -261,7 +270,7 @@ impl Writable {
         if let Some(origin) = view.origin
             && let Some(Shared { links, upper }) = table.shared(origin)
         {
-            table.set_shared(origin, Shared { links: links + 1, upper });
+            table.set_shared(origin, Shared { links: links.saturating_add(1), upper });
         }
         drop(table);
         if view.is_temporary {

@@ -57,8 +57,9 @@ use make::New;
 use place::open_name;
 use table::{ROOT, Table, View};
 
-/// The most descriptors of the upper directory that are kept open, and the most for open files that
-/// were removed; each at most a quarter of what the process may have.
+/// The most descriptors of the layers that are kept open, the most of the upper directory, and the
+/// most for open files that were removed; each at most a quarter of what the process may have, which
+/// leaves one for what requests open.
 const MOST_FILES: u64 = 4096;
 
 /// How deep the work directory is emptied. What is left there is never deep.
@@ -101,12 +102,13 @@ impl Writable {
     /// layers. The limit on open files of this process is shared by both; 16,384 serve all there is,
     /// with fewer files are opened again more often, and fewer can be open without a name (`EMFILE`
     /// for unlink(2) of one more).
-    pub fn new(lowers: Lowers, owners: Owners, upper: Upper) -> Result<Self> {
+    pub fn new(mut lowers: Lowers, owners: Owners, upper: Upper) -> Result<Self> {
         let Upper { directory, work, is_volatile, has_xattrs } = upper;
         empty(&work, DEEPEST).during("empty", "the overlay's work directory")?;
         let (soft, _) =
             getrlimit(Resource::RLIMIT_NOFILE).during("get", "the limit on open files")?;
         let most = usize::try_from((soft / 4).min(MOST_FILES)).unwrap_or(1);
+        lowers.keep_at_most(most);
         let stat = fstat(&directory).during("stat", "the overlay's upper directory")?;
         let view = View {
             kind: Kind::Directory,

@@ -153,6 +153,11 @@ impl Table {
         self.nodes.get(&id).and_then(|node| node.names.first()).cloned()
     }
 
+    /// How many names are known.
+    pub(super) fn names(&self, id: u64) -> usize {
+        self.nodes.get(&id).map_or(0, |node| node.names.len())
+    }
+
     pub(super) fn has_name(&self, id: u64) -> bool {
         self.nodes.get(&id).is_some_and(|node| !node.names.is_empty())
     }
@@ -290,7 +295,9 @@ impl Table {
             }
             let is_dead = node.view.is_temporary || node.names.is_empty();
             if let Some(ino) = node.view.upper {
-                self.by_upper.remove(&ino);
+                if self.by_upper.get(&ino) == Some(&id) {
+                    self.by_upper.remove(&ino);
+                }
                 // Its number may be another file's soon.
                 if is_dead {
                     self.origins.remove(&ino);
