@@ -124,3 +124,39 @@ print('hi')";
         }
     }
 }
+
+/// The C library asks /proc whether it may give memory of a thread back: once, when the thread frees
+/// enough of it, which made servers end at moments that nobody could foresee.
+#[test]
+fn threads_of_the_workers_may_free_memory() {
+    for which in ["inflater", "unpacker", "reader", "writer"] {
+        let myself = std::env::current_exe().unwrap();
+        let arguments = ["--ignored", "--exact", "kernel::inside_a_worker", "--nocapture"];
+        let output = run(Command::new(myself).args(arguments).env(WORKER, which));
+        let text = String::from_utf8_lossy(&output.stdout);
+        assert!(text.contains("1 passed"), "{which}: {text}");
+    }
+}
+
+const WORKER: &str = "CASEMATE_TEST_WORKER";
+
+#[test]
+#[ignore = "loads a filter into a thread of its own process; started by the test above"]
+fn inside_a_worker() {
+    let arch = Architecture::native();
+    let policy = match std::env::var(WORKER).unwrap().as_str() {
+        "inflater" => Policy::for_inflater(arch),
+        "unpacker" => Policy::for_unpacker(arch),
+        "reader" => Policy::for_overlay_reader(arch),
+        _ => Policy::for_overlay_writer(arch),
+    };
+    let program = policy.compile().unwrap();
+    sys::process::set_no_new_privs().unwrap();
+    let worker = move || {
+        sys::seccomp::load(&program).unwrap();
+        // Pieces that are too small for a mapping of their own, of more than one heap.
+        let pieces: Vec<Vec<u8>> = (0..2048).map(|_| vec![1; 100 << 10]).collect();
+        pieces.iter().map(Vec::len).sum::<usize>()
+    };
+    assert_eq!(std::thread::spawn(worker).join().unwrap(), 2048 * (100 << 10));
+}

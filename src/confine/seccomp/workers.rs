@@ -1,6 +1,8 @@
 //! The filters of casemate's own processes: those that read foreign archives, and the one that
 //! serves a file system.
 
+use nix::errno::Errno;
+
 use super::policy::{Clause, Condition, Operator};
 use super::{Action, Architecture, Policy, Rule};
 
@@ -139,6 +141,9 @@ impl Policy {
     fn for_any_worker(arch: Architecture) -> Self {
         let mut policy = Policy::new(arch, Action::KillProcess);
         policy.put(CALLS, Action::Allow);
+        // glibc's free(3) looks into /proc/sys/vm/overcommit_memory, once, when a thread that is not
+        // the first gives up a heap (malloc/arena.c, shrink_heap), and does without where it may not.
+        policy.put(&["open", "openat"], refused(Errno::EACCES));
         // Memory is never executable that was not so at the start.
         for name in ["mmap", "mmap2", "mprotect"] {
             let exec = libc::PROT_EXEC as u64;
@@ -167,13 +172,10 @@ impl Policy {
     pub fn for_unpacker(arch: Architecture) -> Self {
         let mut policy = Policy::for_inflater(arch);
         policy.put(FILES, Action::Allow);
-        let refused = |errno: nix::errno::Errno| {
-            Action::Errno(u16::try_from(errno as i32).unwrap_or(libc::EPERM as u16))
-        };
         // Its flags are in memory that a filter cannot see; the C library takes clone(2) then.
-        policy.put(&["clone3"], refused(nix::errno::Errno::ENOSYS));
+        policy.put(&["clone3"], refused(Errno::ENOSYS));
         // Names for threads and memory areas, which are for debuggers only.
-        policy.put(&["prctl"], refused(nix::errno::Errno::EINVAL));
+        policy.put(&["prctl"], refused(Errno::EINVAL));
         // CLONE_THREAD: a thread, never a process.
         let thread = libc::CLONE_THREAD as u64;
         let is_thread =
@@ -181,6 +183,10 @@ impl Policy {
         policy.rules.insert("clone".into(), only(is_thread));
         policy
     }
+}
+
+fn refused(errno: Errno) -> Action {
+    Action::Errno(u16::try_from(errno as i32).unwrap_or(libc::EPERM as u16))
 }
 
 /// Allowed under one condition.
