@@ -14,6 +14,8 @@ mod walk;
 use std::fs::File;
 use std::sync::Arc;
 
+use nix::sys::stat::FileStat;
+
 use crate::error::{During, Error, Result};
 use crate::sys::map::Mapping;
 
@@ -64,6 +66,22 @@ pub enum Kind {
     /// The overlay's mark that the layers below have nothing under this name (a 0:0 character
     /// device on disk).
     Whiteout,
+}
+
+impl Kind {
+    /// What is on disk: a whiteout is a 0:0 character device.
+    pub fn of(stat: &FileStat) -> Self {
+        match stat.st_mode & libc::S_IFMT {
+            libc::S_IFREG => Kind::File,
+            libc::S_IFDIR => Kind::Directory,
+            libc::S_IFLNK => Kind::Symlink,
+            libc::S_IFIFO => Kind::Fifo,
+            libc::S_IFSOCK => Kind::Socket,
+            libc::S_IFCHR if stat.st_rdev == 0 => Kind::Whiteout,
+            libc::S_IFCHR => Kind::CharDevice,
+            _ => Kind::BlockDevice,
+        }
+    }
 }
 
 /// The attributes of a node, as the image has them and not as they are on disk.

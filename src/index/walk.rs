@@ -111,16 +111,7 @@ impl Walk<'_> {
     ) -> Result<Node> {
         let shown = OsStr::from_bytes(path);
         let stat = fstatat(dir, name, AtFlags::AT_SYMLINK_NOFOLLOW).at("stat", shown)?;
-        let kind = match stat.st_mode & libc::S_IFMT {
-            libc::S_IFREG => Kind::File,
-            libc::S_IFDIR => Kind::Directory,
-            libc::S_IFLNK => Kind::Symlink,
-            libc::S_IFIFO => Kind::Fifo,
-            libc::S_IFSOCK => Kind::Socket,
-            libc::S_IFCHR if stat.st_rdev == 0 => Kind::Whiteout,
-            libc::S_IFCHR => Kind::CharDevice,
-            _ => Kind::BlockDevice,
-        };
+        let kind = Kind::of(&stat);
         let name = name.to_bytes();
         let full = |_: Full| broken(path, "is more than an index can hold");
         let identity = (stat.st_dev, stat.st_ino);

@@ -5,6 +5,7 @@
 //! process. The device is opened and [`mount`] called in the user namespace of the box, and the
 //! device is then handed to the server, which lives outside of it.
 
+mod common;
 mod files;
 mod lowers;
 mod mount;

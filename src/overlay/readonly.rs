@@ -4,26 +4,19 @@
 use std::os::fd::BorrowedFd;
 
 use nix::errno::Errno;
-use nix::sys::statfs::fstatfs;
-use nix::sys::uio::pread;
 use nix::unistd::{Whence, lseek64};
 
+use super::common::{self, BLOCK, NAME_MAX};
 use super::lowers::{Id, Lowers};
 use super::owners::Owners;
 use super::server::FileSystem;
 use super::wire::{
-    self, Answer, Attributes, Entry, Features, Limits, Listing, Operation, Range, Request,
-    Statistics, Timeout, Times,
+    self, Answer, Attributes, Entry, Features, Limits, Listing, Operation, Range, Request, Timeout,
+    Times,
 };
 use crate::confine::landlock::Access;
 use crate::confine::seccomp::{Architecture, Policy};
 use crate::index::{self, Kind};
-
-/// The longest name of every file system of Linux.
-const NAME_MAX: usize = 255;
-
-/// What programs read at once, in bytes.
-const BLOCK: u32 = 4096;
 
 /// A file system that shows [`Lowers`]. It keeps nothing of its own: the number of a node is that of
 /// the layers.
@@ -70,23 +63,7 @@ impl ReadOnly {
     }
 
     fn read(&self, id: Id, range: Range, answer: &mut Answer) -> Result<(), Errno> {
-        let file = self.lowers.open(id)?;
-        let offset = i64::try_from(range.offset).map_err(|_| Errno::EINVAL)?;
-        let size = usize::try_from(range.size).map_err(|_| Errno::EINVAL)?;
-        answer.fill(size, |buffer| {
-            let mut done = 0;
-            // Regular files are read whole in one call, unless a signal comes between.
-            while let Some(rest) = buffer.get_mut(done..).filter(|rest| !rest.is_empty()) {
-                match pread(&file, rest, offset + done as i64) {
-                    Ok(0) => break,
-                    Ok(length) => done += length,
-                    Err(Errno::EINTR) => {}
-                    Err(errno) if done == 0 => return Err(errno),
-                    Err(_) => break,
-                }
-            }
-            Ok(done)
-        })
+        common::read(self.lowers.open(id)?, range, answer)
     }
 
     fn read_directory(
@@ -137,18 +114,7 @@ impl ReadOnly {
     }
 
     fn statistics(&self, answer: &mut Answer) -> Result<(), Errno> {
-        let base = fstatfs(self.lowers.base(self.lowers.root())?)?;
-        let block_size = u32::try_from(base.block_size()).unwrap_or(BLOCK);
-        answer.put_statistics(&Statistics {
-            blocks: base.blocks(),
-            free: base.blocks_free(),
-            available: base.blocks_available(),
-            files: base.files(),
-            free_files: base.files_free(),
-            block_size,
-            name_max: NAME_MAX as u32,
-            fragment_size: block_size,
-        })
+        common::statistics(self.lowers.base(self.lowers.root())?, answer)
     }
 
     fn get_xattr(&self, id: Id, name: &[u8], size: u32, answer: &mut Answer) -> Result<(), Errno> {

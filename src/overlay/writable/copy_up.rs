@@ -114,7 +114,7 @@ impl Writable {
         }
         // What is in it has not changed.
         let kept = TimeSpec::new(before.st_mtime, before.st_mtime_nsec);
-        let _ = futimens(&*dir, &TimeSpec::UTIME_OMIT, &kept);
+        let _only_a_time = futimens(&*dir, &TimeSpec::UTIME_OMIT, &kept);
         let mut table = self.table();
         table.raise(id, copy.ino, copy.kept);
         if from.kind != Kind::Directory {
@@ -179,18 +179,23 @@ impl Writable {
 
     pub(super) fn drop_from_work(&self, name: &[u8]) {
         // A name that stays is removed when the directory is next used.
-        let _ = unlinkat(&*self.work, name, UnlinkatFlags::NoRemoveDir);
+        let _stays_until_then = unlinkat(&*self.work, name, UnlinkatFlags::NoRemoveDir);
+    }
+
+    /// Removes from the work directory what was made for something that then failed.
+    pub(super) fn drop_made(&self, name: &[u8], kind: Kind) {
+        let flag = match kind {
+            Kind::Directory => UnlinkatFlags::RemoveDir,
+            _ => UnlinkatFlags::NoRemoveDir,
+        };
+        let _stays_until_then = unlinkat(&*self.work, name, flag);
     }
 
     fn copy_into_work(&self, lower: Id, from: &Attributes, data: Data) -> Result<Copy, Errno> {
         let name = self.fresh_name();
         let made = self.copy_as(&name, lower, from, data);
         if made.is_err() {
-            let flag = match from.kind {
-                Kind::Directory => UnlinkatFlags::RemoveDir,
-                _ => UnlinkatFlags::NoRemoveDir,
-            };
-            let _ = unlinkat(&*self.work, &name[..], flag);
+            self.drop_made(&name, from.kind);
         }
         made
     }

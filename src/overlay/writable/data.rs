@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use nix::errno::Errno;
 use nix::fcntl::{FallocateFlags, fallocate};
-use nix::sys::uio::{pread, pwrite};
+use nix::sys::uio::pwrite;
 use nix::unistd::{Whence, fdatasync, fsync, lseek64};
 
 use super::Writable;
@@ -14,6 +14,7 @@ use super::copy_up::Data;
 use super::kept::errno;
 use super::table::View;
 use crate::index::Kind;
+use crate::overlay::common;
 use crate::overlay::wire::{Answer, Range, Transfer};
 use crate::sys;
 
@@ -49,22 +50,7 @@ impl Writable {
     }
 
     pub(super) fn read(&self, id: u64, range: Range, answer: &mut Answer) -> Result<(), Errno> {
-        let file = self.file_to_read(id)?;
-        let offset = i64::try_from(range.offset).map_err(|_| Errno::EINVAL)?;
-        let size = usize::try_from(range.size).map_err(|_| Errno::EINVAL)?;
-        answer.fill(size, |buffer| {
-            let mut done = 0;
-            while let Some(rest) = buffer.get_mut(done..).filter(|rest| !rest.is_empty()) {
-                match pread(&*file, rest, offset + done as i64) {
-                    Ok(0) => break,
-                    Ok(length) => done += length,
-                    Err(Errno::EINTR) => {}
-                    Err(errno) if done == 0 => return Err(errno),
-                    Err(_) => break,
-                }
-            }
-            Ok(done)
-        })
+        common::read(&*self.file_to_read(id)?, range, answer)
     }
 
     pub(super) fn write(

@@ -7,18 +7,16 @@ use nix::errno::Errno;
 use nix::sys::stat::{FileStat, Mode, fchmod, fstat};
 
 use super::Writable;
-use super::kept::{errno, kind_of, needed, physical};
+use super::kept::{errno, needed, physical};
 use super::place::{Form, is_whiteout, open_name, stat_name};
 use super::table::{Shared, View, WORK};
 use crate::index::Kind;
 use crate::index::override_stat::Override;
+use crate::overlay::common::NAME_MAX;
 use crate::overlay::lowers::Id;
 use crate::overlay::readonly::show;
 use crate::overlay::wire::{Attributes, Entry, Timeout};
 use crate::sys;
-
-/// The longest name of every file system of Linux.
-pub(super) const NAME_MAX: usize = 255;
 
 /// overlayfs' mark of a directory that hides what the layers have there.
 pub(super) const OPAQUE: &std::ffi::CStr = c"user.overlay.opaque";
@@ -101,7 +99,7 @@ impl Writable {
     /// What is in the upper directory, and was not asked for in this mount or not for long.
     fn enter_unknown(&self, dir: &Dir, name: &[u8], stat: &FileStat) -> Result<u64, Errno> {
         let upper = dir.upper.as_ref().ok_or(Errno::EIO)?;
-        let (form, mut kind) = (Form::of(stat), kind_of(stat));
+        let (form, mut kind) = (Form::of(stat), Kind::of(stat));
         let (mut kept, mut lower, mut fd) = (None, None, None);
         if form != Form::Other {
             let opened = self.open_usable(upper, name, stat, form)?;

@@ -11,13 +11,11 @@ use super::place::Form;
 use super::table::View;
 use crate::index::Kind;
 use crate::index::override_stat::{self, Override};
+use crate::overlay::common::BLOCK;
 use crate::overlay::owners::Owners;
 use crate::overlay::readonly::kind_bits;
 use crate::overlay::wire::{Attributes, Times};
 use crate::sys;
-
-/// What programs read at once, in bytes.
-const BLOCK: u32 = 4096;
 
 /// The errno of an I/O error of the standard library.
 pub(super) fn errno(error: std::io::Error) -> Errno {
@@ -36,20 +34,6 @@ pub(super) fn needed(form: Form) -> u32 {
 pub(super) fn physical(form: Form, mode: u32) -> u32 {
     // No program of the host is to become somebody by it.
     mode & 0o1777 | needed(form)
-}
-
-/// The type of what is on disk.
-pub(super) fn kind_of(stat: &FileStat) -> Kind {
-    match stat.st_mode & libc::S_IFMT {
-        libc::S_IFREG => Kind::File,
-        libc::S_IFDIR => Kind::Directory,
-        libc::S_IFLNK => Kind::Symlink,
-        libc::S_IFIFO => Kind::Fifo,
-        libc::S_IFSOCK => Kind::Socket,
-        libc::S_IFCHR if stat.st_rdev == 0 => Kind::Whiteout,
-        libc::S_IFCHR => Kind::CharDevice,
-        _ => Kind::BlockDevice,
-    }
 }
 
 impl Writable {

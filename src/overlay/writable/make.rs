@@ -6,15 +6,16 @@ use std::sync::Arc;
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag};
 use nix::sys::stat::{FileStat, Mode, SFlag, fstat, mkdirat, mknodat};
-use nix::unistd::{UnlinkatFlags, linkat, symlinkat, unlinkat};
+use nix::unistd::{linkat, symlinkat};
 
 use super::Writable;
 use super::copy_up::{Data, rename};
-use super::find::{Dir, NAME_MAX, OPAQUE};
+use super::find::{Dir, OPAQUE};
 use super::kept::{errno, physical};
 use super::place::{Form, is_whiteout, open_name, stat_name};
 use super::table::{Shared, View, WORK};
 use crate::index::Kind;
+use crate::overlay::common::NAME_MAX;
 use crate::overlay::owners::Owners;
 use crate::overlay::wire::Entry;
 use crate::sys;
@@ -183,11 +184,7 @@ impl Writable {
             Ok((fd, stat))
         })();
         if done.is_err() {
-            let flag = match new.kind {
-                Kind::Directory => UnlinkatFlags::RemoveDir,
-                _ => UnlinkatFlags::NoRemoveDir,
-            };
-            let _ = unlinkat(&*self.work, &aside[..], flag);
+            self.drop_made(&aside, new.kind);
         }
         done
     }

@@ -38,14 +38,14 @@ use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::sys::resource::{Resource, getrlimit};
 use nix::sys::stat::{FchmodatFlags, Mode, fchmodat, fstat};
-use nix::sys::statfs::fstatfs;
 use nix::unistd::{UnlinkatFlags, unlinkat};
 
+use super::common;
 use super::files::Files;
 use super::lowers::Lowers;
 use super::owners::Owners;
 use super::server::FileSystem;
-use super::wire::{Answer, Features, Limits, Operation, Request, Statistics, Timeout};
+use super::wire::{Answer, Features, Limits, Operation, Request, Timeout};
 use crate::confine::landlock::Access;
 use crate::confine::seccomp::{Architecture, Policy};
 use crate::error::{During, Result};
@@ -158,18 +158,7 @@ impl Writable {
     }
 
     fn statistics(&self, answer: &mut Answer) -> std::result::Result<(), Errno> {
-        let base = fstatfs(&*self.root)?;
-        let block_size = u32::try_from(base.block_size()).unwrap_or(4096);
-        answer.put_statistics(&Statistics {
-            blocks: base.blocks(),
-            free: base.blocks_free(),
-            available: base.blocks_available(),
-            files: base.files(),
-            free_files: base.files_free(),
-            block_size,
-            name_max: find::NAME_MAX as u32,
-            fragment_size: block_size,
-        })
+        common::statistics(&*self.root, answer)
     }
 
     fn read_link(&self, id: u64, answer: &mut Answer) -> std::result::Result<(), Errno> {

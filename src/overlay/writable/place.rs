@@ -197,12 +197,7 @@ impl Writable {
             self.files.give_up(id);
         }
         for name in gone.work {
-            // What is left is removed when the directory is next used.
-            let _ = nix::unistd::unlinkat(
-                &*self.work,
-                &name[..],
-                nix::unistd::UnlinkatFlags::NoRemoveDir,
-            );
+            self.drop_from_work(&name);
         }
     }
 }

@@ -31,7 +31,8 @@ impl Writable {
             Err(Errno::ENOENT | Errno::EMLINK | Errno::EPERM | Errno::EOPNOTSUPP) => {
                 mknodat(dir, name, SFlag::S_IFCHR, Mode::empty(), 0)?;
                 self.drop_from_work(WHITEOUT);
-                let _ = linkat(dir, name, &*self.work, WHITEOUT, AtFlags::empty());
+                let _next_one_begins_anew =
+                    linkat(dir, name, &*self.work, WHITEOUT, AtFlags::empty());
                 Ok(())
             }
             done => done,
@@ -272,7 +273,7 @@ impl Writable {
             rename(dir, name, &self.work, &aside, 0)?;
         }
         // It is out of the tree: what fails now is only room on disk until the next start.
-        let _ = self.remove_aside(&aside);
+        let _room_until_then = self.remove_aside(&aside);
         Ok(())
     }
 

@@ -9,10 +9,11 @@ use nix::unistd::{UnlinkatFlags, unlinkat};
 
 use super::Writable;
 use super::copy_up::{Data, rename};
-use super::find::{Dir, NAME_MAX, OPAQUE, Seen};
+use super::find::{Dir, OPAQUE, Seen};
 use super::kept::errno;
 use super::place::{is_whiteout, stat_name};
 use crate::index::Kind;
+use crate::overlay::common::NAME_MAX;
 use crate::sys;
 
 /// The most entries that are copied up for the renaming of a directory.
