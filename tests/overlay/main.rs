@@ -16,6 +16,7 @@ mod checks;
 mod expectations;
 mod inner;
 mod layers;
+mod limits;
 mod modes;
 mod random;
 mod trees;

@@ -1,6 +1,7 @@
 /* Opening, reading and writing; files without a name; holes; copies in the kernel. */
 #include "probe.h"
 
+#include <dirent.h>
 #include <linux/openat2.h>
 #include <sys/resource.h>
 #include <sys/sendfile.h>
@@ -421,4 +422,35 @@ CHECK(many_files_are_open_at_once) {
     }
     for (int at = 1; at < 400; at += 2)
         IS(!strcmp(text_of(fds[at]), "many-"));
+}
+
+/* More of the layers' than a server with few descriptors can keep open, and then new ones. */
+CHECK(more_files_than_may_be_open) {
+    const char *const names[] = {"file", "data", "hard-a", "dir/a", "dir/b", "dir/sub/x", "changed"};
+    char name[512];
+    int count = 0;
+    DIR *dir = opendir("..");
+    for (struct dirent *entry; (entry = readdir(dir));)
+        for (size_t at = 0; at < sizeof names / sizeof *names; at++) {
+            snprintf(name, sizeof name, "../%s/%s", entry->d_name, names[at]);
+            int fd = open(name, O_RDONLY);
+            /* Other checks may have changed theirs. */
+            if (fd < 0)
+                continue;
+            char byte;
+            count += read(fd, &byte, 1) == 1;
+            MUST(close(fd));
+        }
+    closedir(dir);
+    IS(count > 500);
+    MUST(mkdir("made", 0755));
+    for (int number = 0; number < 600; number++) {
+        snprintf(name, sizeof name, "made/%d", number);
+        put(name, "x");
+    }
+    for (int number = 0; number < 600; number++) {
+        snprintf(name, sizeof name, "made/%d", number);
+        MUST(unlink(name));
+    }
+    MUST(rmdir("made"));
 }

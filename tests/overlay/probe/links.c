@@ -25,6 +25,19 @@ CHECK(lower_hard_links_are_counted) {
     IS(state("hard-b").st_nlink == 1);
 }
 
+CHECK(other_hard_link_has_what_was_written_without_the_first) {
+    int fd = MUST(open("hard-a", O_RDWR));
+    MUST(unlink("hard-a"));
+    IS(pwrite(fd, "HARD", 4, 0) == 4);
+    MUST(close(fd));
+    IS(!strcmp(text("hard-b"), "HARD\n"));
+    IS(state("hard-b").st_nlink == 1);
+    MUST(rename("hard-b", "dir/moved"));
+    MUST(link("dir/moved", "dir/third"));
+    MUST(unlink("dir/moved"));
+    IS(!strcmp(text("dir/third"), "HARD\n") && state("dir/third").st_nlink == 1);
+}
+
 CHECK(hard_link_of_a_lower_file) {
     ino_t number = state("file").st_ino;
     MUST(link("file", "dir/second"));
