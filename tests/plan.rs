@@ -13,7 +13,7 @@ use casemate::host::doctor::Outcome;
 use casemate::host::{Host, Source, World};
 use casemate::identity::{Caller, Names};
 use casemate::image::Config;
-use casemate::profile;
+use casemate::profile::{self, Library};
 use casemate::sandbox::steps::{Step, steps};
 use casemate::sandbox::{ImageInput, Inputs, Sandbox, explain, resolve};
 use casemate::sys::fs::Identity;
@@ -145,7 +145,8 @@ fn plan(
 ) -> casemate::error::Result<Sandbox> {
     let cli = Cli::try_parse_from(["casemate", "run"].iter().chain(words)).unwrap();
     let Command::Run(args) = cli.command else { panic!("not run") };
-    let profile = profile::load("default")?
+    let profile = Library::default()
+        .default_layers()?
         .profile
         .overlaid(profile::parse("test.toml", text)?.profile)
         .overlaid(args.overlay()?);

@@ -1,6 +1,7 @@
 //! The command line: syntax only. No file is opened and no environment read here.
 
 mod overlay;
+mod profile;
 mod registry;
 mod store;
 mod transfer;
@@ -11,6 +12,10 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
+pub use profile::{
+    ProfileArgs, ProfileCheckArgs, ProfileCommand, ProfileDiffArgs, ProfileEditArgs,
+    ProfileListArgs, ProfileNewArgs, ProfilePathArgs, ProfileShowArgs,
+};
 pub use registry::{LoginArgs, LogoutArgs, RegistryArgs};
 pub use store::{
     CheckArgs, CompleteArgs, CompletionArgs, ImagesArgs, InspectArgs, PruneArgs, RmiArgs, Shell,
@@ -66,6 +71,8 @@ pub enum Command {
     Prune(PruneArgs),
     /// Look after the store.
     Store(StoreArgs),
+    /// Look after profiles: what programs may do.
+    Profile(ProfileArgs),
     /// Try on this machine each thing that a box needs, and say what to change.
     Doctor(DoctorArgs),
     /// Print a script that completes words in a shell.
@@ -90,7 +97,8 @@ pub struct RunArgs {
     #[arg(long, value_name = "POLICY")]
     pub pull: Option<Pull>,
 
-    /// The profile: the name of a shipped one, or a file (with a slash, or ending in .toml).
+    /// The profile: the name of one of yours or a shipped one, or a file (with a slash, or ending
+    /// in .toml).
     #[arg(short, long, value_name = "FILE|NAME")]
     pub profile: Option<String>,
 

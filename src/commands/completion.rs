@@ -8,7 +8,7 @@ use clap::{Arg, Command, CommandFactory};
 use crate::cli::{Cli, CompleteArgs, Shell};
 use crate::error::Result;
 use crate::host::Directories;
-use crate::profile;
+use crate::profile::Library;
 use crate::store::Store;
 use crate::ui;
 
@@ -31,7 +31,12 @@ pub(super) fn complete(args: &CompleteArgs, directories: &Directories) -> Result
         let store = Store::find(directories.data.as_deref()?).ok()??;
         Some(store.images().ok()?.into_iter().map(|image| image.name).collect())
     };
-    let answer = answer(&cli, &args.words, &|| images().unwrap_or_default());
+    let profiles = || {
+        let all = Library::new(directories.config.as_deref()).list().unwrap_or_default();
+        all.into_iter().map(|listed| listed.name).collect()
+    };
+    let names = Names { images: &|| images().unwrap_or_default(), profiles: &profiles };
+    let answer = answer(&cli, &args.words, &names);
     let mut text = format!(":{}\n", answer.more.word());
     for (word, description) in answer.words {
         let description = description.lines().next().unwrap_or_default().trim_end_matches('.');
@@ -77,6 +82,12 @@ impl Answer {
     }
 }
 
+/// What has a name, asked for only where one is meant.
+struct Names<'a> {
+    images: &'a dyn Fn() -> Vec<String>,
+    profiles: &'a dyn Fn() -> Vec<String>,
+}
+
 /// What was understood of the words before the cursor.
 struct Place<'a> {
     command: &'a Command,
@@ -87,7 +98,7 @@ struct Place<'a> {
     options_ended: bool,
 }
 
-fn answer(cli: &Command, words: &[OsString], images: &dyn Fn() -> Vec<String>) -> Answer {
+fn answer(cli: &Command, words: &[OsString], names: &Names<'_>) -> Answer {
     let Some((current, before)) = words.split_last() else { return Answer::nothing() };
     let mut place = Place { command: cli, pending: None, positionals: 0, options_ended: false };
     for word in before {
@@ -100,14 +111,14 @@ fn answer(cli: &Command, words: &[OsString], images: &dyn Fn() -> Vec<String>) -
         }
     }
     if let Some(option) = place.pending {
-        return values(place.command, option, images);
+        return values(place.command, option, names);
     }
     let current = current.to_str().unwrap_or_default();
     if !place.options_ended && current.starts_with('-') {
         return match current.split_once('=') {
             Some((name, _)) => match place.long(name) {
                 Some(option) => {
-                    let mut answer = values(place.command, option, images);
+                    let mut answer = values(place.command, option, names);
                     for (word, _) in &mut answer.words {
                         *word = format!("{name}={word}");
                     }
@@ -126,7 +137,7 @@ fn answer(cli: &Command, words: &[OsString], images: &dyn Fn() -> Vec<String>) -
         return Answer { more: More::Nothing, words: words.collect() };
     }
     match place.positional() {
-        Some(argument) => values(place.command, argument, images),
+        Some(argument) => values(place.command, argument, names),
         None => Answer::nothing(),
     }
 }
@@ -214,7 +225,7 @@ fn options(command: &Command, current: &str) -> Answer {
 
 /// The values of an argument: those that it lists, or by its name. An argument that takes the name
 /// of an image in the store is called `image` or `images`.
-fn values(command: &Command, argument: &Arg, images: &dyn Fn() -> Vec<String>) -> Answer {
+fn values(command: &Command, argument: &Arg, names: &Names<'_>) -> Answer {
     let listed = argument.get_possible_values();
     if !listed.is_empty() {
         return Answer {
@@ -230,8 +241,11 @@ fn values(command: &Command, argument: &Arg, images: &dyn Fn() -> Vec<String>) -
     }
     let more = |more| Answer { more, words: Vec::new() };
     match (command.get_name(), argument.get_id().as_str()) {
-        (_, "image" | "images") | ("images", "name") => Answer::words(images()),
-        (_, "profile") => Answer { more: More::Files, ..Answer::words(profile::shipped()) },
+        (_, "image" | "images") | ("images", "name") => Answer::words((names.images)()),
+        (_, "base_profile") => Answer::words((names.profiles)()),
+        (_, "profile" | "profiles" | "other_profile") => {
+            Answer { more: More::Files, ..Answer::words((names.profiles)()) }
+        }
         (_, "network") => Answer::words(["none", "host"]),
         (_, "overlay") => Answer::words(["auto", "kernel", "hybrid", "fuse"]),
         (_, "scratch") => Answer::words(["auto", "memory", "disk"]),
@@ -251,7 +265,11 @@ mod tests {
         let mut cli = Cli::command();
         cli.build();
         let words: Vec<OsString> = words.iter().map(OsString::from).collect();
-        answer(&cli, &words, &|| vec!["debian".to_owned(), "tool:1.2".to_owned()])
+        let names = Names {
+            images: &|| vec!["debian".to_owned(), "tool:1.2".to_owned()],
+            profiles: &|| vec!["default".to_owned()],
+        };
+        answer(&cli, &words, &names)
     }
 
     fn offered(words: &[&str]) -> Vec<String> {

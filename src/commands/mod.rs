@@ -9,6 +9,8 @@ mod import;
 mod inspect;
 mod login;
 mod plan;
+mod profile;
+mod profile_edit;
 mod prune;
 mod pull;
 mod push;
@@ -51,6 +53,7 @@ pub fn dispatch(command: &Command) -> Result<i32> {
             StoreCommand::Check(args) => check::check(args, &directories),
             StoreCommand::Usage(args) => store::usage(args, directories.store()?).map(|()| 0),
         },
+        Command::Profile(args) => profile::profile(&args.command, &directories),
         Command::Doctor(args) => doctor::doctor(args),
         // Answered above.
         Command::Completion(_) | Command::Complete(_) => Ok(0),

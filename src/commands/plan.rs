@@ -14,7 +14,7 @@ use crate::identity::{self, Names};
 use crate::image::{Digest, Reference};
 use crate::index::LayerIndex;
 use crate::launch::Layers;
-use crate::profile::{self, Overlay, Profile, Pull};
+use crate::profile::{Library, Overlay, Profile, Pull};
 use crate::sandbox::{self, ImageInput, Inputs, Own, Sandbox};
 use crate::store::{self, Held, Image, Scratch, Store, Wanted};
 use crate::sys::fs;
@@ -63,14 +63,10 @@ pub(super) fn plan(
     directories: &Directories,
     obtain: Option<&Obtain<'_>>,
 ) -> Result<Planned> {
-    let mut profiles = vec!["default".to_owned()];
-    let mut merged = profile::load("default")?.profile;
-    if let Some(word) = args.profile.as_deref().filter(|word| *word != "default") {
-        let named = profile::load(word)?;
-        profiles.push(named.name);
-        merged = merged.overlaid(named.profile);
-    }
-    let merged = merged.overlaid(args.overlay()?);
+    let library = Library::new(directories.config.as_deref());
+    let layers = library.load(args.profile.as_deref().unwrap_or("default"))?;
+    let profiles = layers.names;
+    let merged = layers.profile.overlaid(args.overlay()?);
     let mut host = Host::probe(directories, merged.root.image.is_some());
     let mut world = Live::default();
     let (image, names, in_use) = match &merged.root.image {

@@ -69,6 +69,8 @@ pub struct Directories {
     pub caller: Caller,
     /// `$XDG_DATA_HOME`, unless neither it nor a home is known.
     pub data: Option<PathBuf>,
+    /// `$XDG_CONFIG_HOME`, likewise.
+    pub config: Option<PathBuf>,
 }
 
 impl Directories {
@@ -97,6 +99,7 @@ impl Directories {
         };
         Directories {
             data: below("XDG_DATA_HOME", ".local/share"),
+            config: below("XDG_CONFIG_HOME", ".config"),
             caller: Caller { uid, gid: unistd::getgid().as_raw(), name, home },
         }
     }

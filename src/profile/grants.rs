@@ -28,20 +28,21 @@ pub struct Grant {
     pub rank: u32,
 }
 
-/// A system call by name, and where it was said: which names exist is known when the filter is made.
+/// A name, and where it was said: whether there is something of this name (a system call, a profile)
+/// is known later than the profile is read.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Call {
-    /// Its name (syscalls(2)).
+pub struct Word {
+    /// The name.
     pub name: String,
     /// Where it was said.
     pub origin: Origin,
 }
 
-impl<'de> Deserialize<'de> for Call {
+impl<'de> Deserialize<'de> for Word {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let spanned = Spanned::<String>::deserialize(deserializer)?;
         let origin = Origin::Offset(spanned.span().start);
-        Ok(Call { origin, name: spanned.into_inner() })
+        Ok(Word { origin, name: spanned.into_inner() })
     }
 }
 

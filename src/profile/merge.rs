@@ -14,10 +14,10 @@ impl Profile {
         }
         Profile {
             description: over.description.or(self.description),
-            commands: over.commands.or(self.commands),
-            extends: over.extends.or(self.extends),
+            commands: joined(self.commands, over.commands),
+            extends: joined(self.extends, over.extends),
             may_degrade: joined(self.may_degrade, over.may_degrade),
-            require: over.require.or(self.require),
+            require: joined(self.require, over.require),
             root: Root {
                 image: over.root.image.or(self.root.image),
                 overlay: over.root.overlay.or(self.root.overlay),

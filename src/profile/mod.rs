@@ -6,10 +6,13 @@
 //! Fields are `Option` where "not said" differs from any value, so that an overlay replaces exactly
 //! what it says; lists add up.
 
+mod compare;
 mod grants;
+mod library;
+mod lint;
 mod merge;
 mod parse;
-mod shipped;
+mod show;
 mod values;
 
 use std::collections::BTreeMap;
@@ -17,13 +20,15 @@ use std::path::PathBuf;
 
 use serde::Deserialize;
 
-pub use grants::{Call, Grant, Origin, TmpfsGrant};
+pub use compare::{Difference, Effect, Paths};
+pub use grants::{Grant, Origin, TmpfsGrant, Word};
+pub use library::{Layers, Library, Listed, shipped};
+pub use lint::{Level, Lint};
 pub use parse::parse;
-pub use shipped::{load, shipped};
 pub use values::{
-    Capability, Control, Duration, EnvName, EnvValue, Hostname, Id, Ids, NetworkMode, Overlay,
-    Pattern, Pull, Reserved, ResourceLimit, ResourceName, Scratch, SeccompBase, Size, Terminal,
-    UserSpec,
+    Capability, CommandName, Control, Duration, EnvName, EnvValue, Hostname, Id, Ids, NetworkMode,
+    Overlay, Pattern, Pull, Reserved, ResourceLimit, ResourceName, Scratch, SeccompBase, Size,
+    Terminal, UserSpec,
 };
 
 use crate::image::Reference;
@@ -35,13 +40,13 @@ pub struct Profile {
     /// One line for people.
     pub description: Option<String>,
     /// The program names that this profile is for.
-    pub commands: Option<Reserved>,
-    /// Profiles that this one builds on.
-    pub extends: Option<Reserved>,
+    pub commands: Vec<CommandName>,
+    /// Profiles that this one builds on, the lowest first.
+    pub extends: Vec<Word>,
     /// Controls that the run may go without where the machine cannot apply them.
     pub may_degrade: Vec<Control>,
-    /// Controls that must hold.
-    pub require: Option<Reserved>,
+    /// Controls that must hold whatever another profile is willing to lose.
+    pub require: Vec<Control>,
     /// `[root]`: the root file system.
     pub root: Root,
     /// `[identity]`: who the program is.
@@ -201,9 +206,9 @@ pub struct Seccomp {
     /// What `allow` and `deny` start from.
     pub base: Option<SeccompBase>,
     /// System calls that are allowed besides.
-    pub allow: Vec<Call>,
+    pub allow: Vec<Word>,
     /// System calls that are refused besides.
-    pub deny: Vec<Call>,
+    pub deny: Vec<Word>,
     /// Whether the program may make sandboxes of its own (browsers, bubblewrap).
     pub nesting: Option<bool>,
     /// Whether it may trace its own children (debuggers).

@@ -1,4 +1,4 @@
-//! From text to [`Profile`]. Parsing takes the text, never a path: reading files is `shipped`'s.
+//! From text to [`Profile`]. Parsing takes the text, never a path: reading files is `library`'s.
 
 use super::{Named, Origin, Profile};
 use crate::error::Result;
@@ -13,7 +13,8 @@ pub fn parse(name: &str, text: &str) -> Result<Named> {
     })?;
     let grants = profile.files.read.iter_mut().chain(&mut profile.files.write);
     let calls = profile.seccomp.allow.iter_mut().chain(&mut profile.seccomp.deny);
-    for origin in grants.map(|grant| &mut grant.origin).chain(calls.map(|call| &mut call.origin)) {
+    let words = calls.chain(&mut profile.extends);
+    for origin in grants.map(|grant| &mut grant.origin).chain(words.map(|word| &mut word.origin)) {
         settle(origin, name, text);
     }
     Ok(Named { name: name.to_owned(), profile })
@@ -53,7 +54,6 @@ mod tests {
     fn a_reserved_key_is_refused_not_ignored() {
         for text in [
             "[limits]\nmemory = \"512m\"",
-            "extends = [\"cli\"]",
             "[network]\nallow = [\"example.org\"]",
             "[desktop]\nwayland = true",
             "[files]\nhide = [\"~/.ssh\"]",

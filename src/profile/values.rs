@@ -70,6 +70,7 @@ macro_rules! from_text {
 
 from_text! {
     Capability: "the name of a capability";
+    CommandName: "the name of a program";
     Control: "the name of a control";
     EnvName: "the name of an environment variable";
     EnvValue: "text";
@@ -422,6 +423,24 @@ impl FromStr for Pattern {
             None if text.contains('*') => Err(format!("{text:?}: only one `*`, at the end")),
             None => text.parse().map(Pattern::Name),
         }
+    }
+}
+
+/// The name of a program as a shell finds it: no path, and nothing that reads as an option.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct CommandName(pub String);
+
+impl FromStr for CommandName {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong = text.is_empty()
+            || text.len() > 255
+            || text.starts_with(['-', '.'])
+            || text.contains(['/', '\0', '=']);
+        if wrong {
+            return Err(format!("{text:?} is not the name of a program"));
+        }
+        Ok(CommandName(text.to_owned()))
     }
 }
 

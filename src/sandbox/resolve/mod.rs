@@ -144,6 +144,10 @@ fn give_up(
     reason: &str,
     degraded: &mut Vec<Degraded>,
 ) -> Result<()> {
+    if profile.require.contains(&control) {
+        return Err(Error::new(format!("control {}: {reason}", control.word()))
+            .hint(format!("a profile says require = [\"{}\"]", control.word())));
+    }
     if profile.may_degrade.contains(&control) {
         degraded.push(Degraded { control, reason: reason.to_owned() });
         return Ok(());

@@ -1,0 +1,395 @@
+//! What one profile grants beyond another. Whatever is not known to take away is taken to widen:
+//! a key that nobody thought of here must not pass for harmless.
+
+use std::collections::BTreeSet;
+use std::path::{Component, Path, PathBuf};
+
+use toml::{Table, Value};
+
+use super::{Grant, Pattern, Profile};
+
+/// What a difference does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Effect {
+    /// The second profile allows something that the first one does not.
+    Widens,
+    /// The second one allows less.
+    Narrows,
+    /// Neither.
+    Differs,
+}
+
+/// One difference of two profiles.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct Difference {
+    /// What it does.
+    pub effect: Effect,
+    /// The key, with its table.
+    pub key: String,
+    /// What is different, in the words of the language.
+    pub text: String,
+}
+
+/// How paths of grants are compared.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Paths {
+    /// What lies below a granted directory by its name is granted with it.
+    ByName,
+    /// Only the very same path: whoever writes in the directory could put a symbolic link below it.
+    Exact,
+}
+
+impl Profile {
+    /// What is different in `other`, by key. Both are whole: with all that they build on.
+    pub fn differences(&self, other: &Profile, paths: Paths) -> Vec<Difference> {
+        let (ours, theirs) = (self.to_table(), other.to_table());
+        let mut found = Found(Vec::new());
+        let keys: BTreeSet<String> = flat(&ours).chain(flat(&theirs)).collect();
+        for key in keys {
+            let (a, b) = (value(&ours, &key), value(&theirs, &key));
+            match key.as_str() {
+                // What is said about the profile, and not about the box.
+                "description" | "commands" | "extends" => {}
+                "files.read" | "files.write" => {}
+                "environment.keep" => found.patterns(self, other),
+                _ if a == b => {}
+                _ => found.compare(&key, a, b),
+            }
+        }
+        found.files(self, other, paths);
+        found.0.sort_by(|a, b| (a.effect, &a.key).cmp(&(b.effect, &b.key)));
+        found.0
+    }
+}
+
+/// The keys of a profile, those of its tables with the name of the table. The tables within are values.
+fn flat(table: &Table) -> impl Iterator<Item = String> + '_ {
+    table.iter().flat_map(|(key, value)| match value {
+        Value::Table(inner) => inner.keys().map(|name| format!("{key}.{name}")).collect(),
+        _ => vec![key.clone()],
+    })
+}
+
+fn value<'a>(table: &'a Table, key: &str) -> Option<&'a Value> {
+    match key.split_once('.') {
+        Some((section, name)) => table.get(section)?.as_table()?.get(name),
+        None => table.get(key),
+    }
+}
+
+/// What more or less of a key does.
+enum Kind {
+    /// A list of what is allowed.
+    Allows,
+    /// A list of what is refused.
+    Refuses,
+    /// A number that is an upper bound; nothing said is none.
+    Bound,
+    /// A table of such numbers.
+    Bounds,
+    /// Words from the narrowest to the widest; the first is what counts when nothing is said.
+    Steps(&'static [&'static str]),
+    /// True allows more.
+    Switch,
+    /// True allows less.
+    Guard,
+    /// It grants nothing.
+    Harmless,
+    /// Any change may widen.
+    Any,
+}
+
+fn kind(key: &str) -> Kind {
+    match key {
+        "may-degrade"
+        | "capabilities.keep"
+        | "seccomp.allow"
+        | "network.allow"
+        | "network.publish"
+        | "environment.from-file"
+        | "files.unprotect" => Kind::Allows,
+        "require" | "seccomp.deny" | "network.deny" | "files.hide" | "files.protect" => {
+            Kind::Refuses
+        }
+        "root.read-only" | "limits.require" => Kind::Guard,
+        "seccomp.nesting" | "seccomp.debug" | "seccomp.compat32" => Kind::Switch,
+        "network.mode" => Kind::Steps(&["none", "host"]),
+        "seccomp.base" => Kind::Steps(&["strict", "default", "none"]),
+        "limits.rlimits" => Kind::Bounds,
+        "root.scratch-size" | "limits.timeout" | "limits.memory" | "limits.memory-high"
+        | "limits.swap" | "limits.processes" | "limits.cpus" | "limits.cpu-weight"
+        | "limits.io-weight" => Kind::Bound,
+        "identity.hostname" | "program.terminal" | "files.tmpfs" => Kind::Harmless,
+        _ => Kind::Any,
+    }
+}
+
+struct Found(Vec<Difference>);
+
+impl Found {
+    fn add(&mut self, effect: Effect, key: &str, text: String) {
+        self.0.push(Difference { effect, key: key.to_owned(), text });
+    }
+
+    fn compare(&mut self, key: &str, a: Option<&Value>, b: Option<&Value>) {
+        let change = format!("{} (was {})", shown(b), shown(a));
+        let by = |wider: Option<bool>| match wider {
+            Some(true) => Effect::Widens,
+            Some(false) => Effect::Narrows,
+            None => Effect::Differs,
+        };
+        match kind(key) {
+            Kind::Allows => self.lists(key, a, b, Effect::Widens, Effect::Narrows),
+            Kind::Refuses => self.lists(key, a, b, Effect::Narrows, Effect::Widens),
+            Kind::Bound => self.add(by(bound(a, b)), key, change),
+            Kind::Bounds => self.bounds(key, a, b),
+            Kind::Steps(words) => {
+                let step = |value: Option<&Value>| match value.and_then(Value::as_str) {
+                    // "default" is what seccomp is when nothing is said.
+                    None => words.iter().position(|word| *word == "default").or(Some(0)),
+                    Some(word) => words.iter().position(|known| *known == word),
+                };
+                let wider = match (step(a), step(b)) {
+                    (Some(a), Some(b)) if a == b => None,
+                    (Some(a), Some(b)) => Some(b > a),
+                    _ => Some(true),
+                };
+                self.add(by(wider), key, change);
+            }
+            Kind::Switch | Kind::Guard => {
+                let is = |value: Option<&Value>| value.and_then(Value::as_bool).unwrap_or(false);
+                let more = matches!(kind(key), Kind::Switch) == is(b);
+                let wider = (is(a) != is(b)).then_some(more);
+                self.add(by(wider), key, change);
+            }
+            Kind::Harmless => self.add(Effect::Differs, key, change),
+            Kind::Any => self.add(Effect::Widens, key, change),
+        }
+    }
+
+    fn lists(
+        &mut self,
+        key: &str,
+        a: Option<&Value>,
+        b: Option<&Value>,
+        more: Effect,
+        less: Effect,
+    ) {
+        let items = |value: Option<&Value>| {
+            value
+                .and_then(Value::as_array)
+                .cloned()
+                .unwrap_or_else(|| value.into_iter().cloned().collect())
+        };
+        let (a, b) = (items(a), items(b));
+        for item in b.iter().filter(|item| !a.contains(item)) {
+            self.add(more, key, item.to_string());
+        }
+        for item in a.iter().filter(|item| !b.contains(item)) {
+            self.add(less, key, format!("no {item}"));
+        }
+    }
+
+    /// Limits by name, each a soft and a hard one.
+    fn bounds(&mut self, key: &str, a: Option<&Value>, b: Option<&Value>) {
+        let get = |table: Option<&Value>, name: &str| {
+            let text = table.and_then(|table| table.get(name)).and_then(Value::as_str);
+            let number = |word: &str| word.parse().unwrap_or(u64::MAX);
+            let (soft, hard) = text?.split_once(':')?;
+            Some((number(soft), number(hard)))
+        };
+        let names = |table: Option<&Value>| -> Vec<String> {
+            table.and_then(Value::as_table).map(|t| t.keys().cloned().collect()).unwrap_or_default()
+        };
+        let all: BTreeSet<String> = names(a).into_iter().chain(names(b)).collect();
+        for name in all {
+            let (was, is) = (get(a, &name), get(b, &name));
+            let none = (u64::MAX, u64::MAX);
+            let (old, new) = (was.unwrap_or(none), is.unwrap_or(none));
+            // A core limit of 0 lets a core dump reach the host's helper, which 1 does not (core(5)).
+            let odd = name == "core" && old != new;
+            let effect = match () {
+                () if old == new => continue,
+                () if odd || new.0 > old.0 || new.1 > old.1 => Effect::Widens,
+                () => Effect::Narrows,
+            };
+            let value = b.and_then(|table| table.get(&name));
+            self.add(effect, key, format!("{name} = {}", shown(value)));
+        }
+    }
+
+    fn patterns(&mut self, a: &Profile, b: &Profile) {
+        let (a, b) = (&a.environment.keep, &b.environment.keep);
+        let covered =
+            |pattern: &Pattern, by: &[Pattern]| by.iter().any(|have| covers(have, pattern));
+        let mut once = |effect, pattern: &Pattern, no: &str| {
+            let text = match pattern {
+                Pattern::Name(name) => format!("{no}{:?}", name.0),
+                Pattern::Prefix(prefix) => format!("{no}\"{prefix}*\""),
+            };
+            self.add(effect, "environment.keep", text);
+        };
+        for pattern in b.iter().filter(|pattern| !covered(pattern, a)) {
+            once(Effect::Widens, pattern, "");
+        }
+        for pattern in a.iter().filter(|pattern| !covered(pattern, b)) {
+            once(Effect::Narrows, pattern, "no ");
+        }
+    }
+
+    /// At each place that either names: what the one shows there, and what the other.
+    fn files(&mut self, a: &Profile, b: &Profile, paths: Paths) {
+        let (ours, theirs) = (Access::of(a), Access::of(b));
+        let places: BTreeSet<&PathBuf> =
+            ours.iter().chain(&theirs).map(|access| &access.place).collect();
+        for place in places {
+            let (was, is) = (at(&ours, place, paths), at(&theirs, place, paths));
+            let effect = match (&was, &is) {
+                (None, None) => continue,
+                (Some(_), None) => Effect::Narrows,
+                (None, Some(_)) => Effect::Widens,
+                (Some(was), Some(is)) => {
+                    let more = |a: &Shown<'_>, b: &Shown<'_>| {
+                        b.access.write && !a.access.write || b.access.exec && !a.access.exec
+                    };
+                    match () {
+                        () if was.source != is.source || more(was, is) => Effect::Widens,
+                        () if more(is, was) => Effect::Narrows,
+                        () => continue,
+                    }
+                }
+            };
+            let writes = is.as_ref().or(was.as_ref()).is_some_and(|shown| shown.access.write);
+            let key = if writes { "files.write" } else { "files.read" };
+            let words = |shown: Option<Shown<'_>>| match shown {
+                None => "nothing".to_owned(),
+                Some(shown) => shown.words(place),
+            };
+            self.add(
+                effect,
+                key,
+                format!("{}: {} (was {})", place.display(), words(is), words(was)),
+            );
+        }
+    }
+}
+
+/// What a profile shows at a place in the box.
+struct Access {
+    place: PathBuf,
+    source: PathBuf,
+    write: bool,
+    exec: bool,
+}
+
+impl Access {
+    /// In the order in which they count: of several at one place, the last.
+    fn of(profile: &Profile) -> Vec<Access> {
+        let files = &profile.files;
+        let all = files.write.iter().map(|grant| (grant, true));
+        let mut all: Vec<(&Grant, bool)> =
+            all.chain(files.read.iter().map(|grant| (grant, false))).collect();
+        all.sort_by_key(|(grant, _)| grant.rank);
+        all.into_iter()
+            .map(|(grant, write)| Access {
+                place: tidy(grant.at.as_ref().unwrap_or(&grant.path)),
+                source: tidy(&grant.path),
+                write,
+                exec: grant.exec,
+            })
+            .collect()
+    }
+}
+
+/// What is at one place.
+struct Shown<'a> {
+    /// Where on the host it comes from.
+    source: PathBuf,
+    access: &'a Access,
+}
+
+impl Shown<'_> {
+    fn words(&self, place: &Path) -> String {
+        let mut words = if self.access.write { "write" } else { "read" }.to_owned();
+        if !self.access.exec {
+            words.push_str(" without exec");
+        }
+        if self.source != place {
+            words.push_str(&format!(" of {}", self.source.display()));
+        }
+        words
+    }
+}
+
+/// What is at a place, by the innermost grant that holds it.
+fn at<'a>(all: &'a [Access], place: &Path, paths: Paths) -> Option<Shown<'a>> {
+    let upward = |access: &Access| access.place.components().any(|c| c == Component::ParentDir);
+    let holds = |access: &&Access| {
+        access.place == place
+            || paths == Paths::ByName
+                && !upward(access)
+                && !place.components().any(|part| part == Component::ParentDir)
+                && place.starts_with(&access.place)
+                // `.` is tidied to nothing, which everything begins with.
+                && (access.place != Path::new("") || place.is_relative() && !place.starts_with("~"))
+    };
+    let innermost =
+        all.iter().filter(holds).max_by_key(|access| access.place.components().count())?;
+    let below = place.strip_prefix(&innermost.place).unwrap_or(Path::new(""));
+    let source = if below == Path::new("") {
+        innermost.source.clone()
+    } else {
+        innermost.source.join(below)
+    };
+    Some(Shown { source, access: innermost })
+}
+
+fn tidy(path: &Path) -> PathBuf {
+    path.components().filter(|part| *part != Component::CurDir).collect()
+}
+
+/// Whether every variable that the second one matches is matched by the first.
+fn covers(a: &Pattern, b: &Pattern) -> bool {
+    match (a, b) {
+        (Pattern::Name(a), Pattern::Name(b)) => a == b,
+        (Pattern::Name(_), Pattern::Prefix(_)) => false,
+        (Pattern::Prefix(a), Pattern::Name(b)) => b.0.starts_with(a),
+        (Pattern::Prefix(a), Pattern::Prefix(b)) => b.starts_with(a),
+    }
+}
+
+/// Whether the second bound allows more; `None` where they are the same.
+fn bound(a: Option<&Value>, b: Option<&Value>) -> Option<bool> {
+    let number = |value: &Value| match value {
+        Value::Integer(number) => Some(*number as f64),
+        Value::Float(number) => Some(*number),
+        Value::String(text) => {
+            let digits = text.strip_suffix('%').unwrap_or(text);
+            digits.parse().ok()
+        }
+        _ => None,
+    };
+    let percent = |value: &Value| value.as_str().is_some_and(|text| text.ends_with('%'));
+    // As podman's --timeout: 0 is none. Where it is the smallest of all, this errs to the safe side.
+    let none = |value: Option<&Value>| value.is_none_or(|value| number(value) == Some(0.0));
+    match (a, b) {
+        _ if none(a) && none(b) => None,
+        (_, b) if none(b) => Some(true),
+        (a, _) if none(a) => Some(false),
+        (Some(a), Some(b)) if percent(a) == percent(b) => match (number(a), number(b)) {
+            (Some(a), Some(b)) if a == b => None,
+            (Some(a), Some(b)) => Some(b > a),
+            _ => Some(true),
+        },
+        _ => Some(true),
+    }
+}
+
+fn shown(value: Option<&Value>) -> String {
+    value.map_or("nothing".to_owned(), ToString::to_string)
+}
+
+#[cfg(test)]
+#[path = "compare_tests.rs"]
+mod tests;
