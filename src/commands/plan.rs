@@ -67,7 +67,8 @@ pub(super) fn plan(
     let layers = library.load(args.profile.as_deref().unwrap_or("default"))?;
     let profiles = layers.names;
     let merged = layers.profile.overlaid(args.overlay()?);
-    let mut host = Host::probe(directories, merged.root.image.is_some());
+    let overlays = merged.root.image.is_some() || !merged.files.overlay.is_empty();
+    let mut host = Host::probe(directories, overlays);
     let mut world = Live::default();
     let (image, names, in_use) = match &merged.root.image {
         Some(_) => {

@@ -39,8 +39,8 @@ pub struct Host {
 }
 
 impl Host {
-    /// Looks. What only an image's root depends on is not looked at without one.
-    pub fn probe(directories: &Directories, for_image: bool) -> Host {
+    /// Looks. What only overlays depend on is not looked at without one.
+    pub fn probe(directories: &Directories, overlays: bool) -> Host {
         Host {
             caller: directories.caller.clone(),
             groups: unistd::getgroups()
@@ -54,7 +54,7 @@ impl Host {
                 std::io::stderr().is_terminal(),
             ],
             landlock_abi: landlock::kernel_abi(),
-            tmpfs_xattrs: for_image && sys::fs::tmpfs_has_user_xattrs(),
+            tmpfs_xattrs: overlays && sys::fs::tmpfs_has_user_xattrs(),
             kernel_overlay: Outcome::NotTried,
             fuse: Outcome::NotTried,
             keyring: sys::process::keyring_is_reachable(),

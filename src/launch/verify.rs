@@ -58,7 +58,13 @@ fn table() -> std::io::Result<Vec<u8>> {
 fn is_mount(what: &What) -> bool {
     matches!(
         what,
-        What::Bind { .. } | What::Tmpfs { .. } | What::Private { .. } | What::Devices | What::Proc
+        What::Bind { .. }
+            | What::Overlaid { .. }
+            | What::Empty { .. }
+            | What::Tmpfs { .. }
+            | What::Private { .. }
+            | What::Devices
+            | What::Proc
     )
 }
 
@@ -82,6 +88,7 @@ fn check(line: &Line<'_>, planned: &[&Mount], root_is_writable: bool) -> Result<
         .max_by_key(|mount| mount.target.as_os_str().len());
     let writable = match owner.map(|mount| &mount.what) {
         Some(What::Bind { write, .. }) => *write,
+        Some(What::Empty { .. }) => false,
         Some(_) => true,
         None => root_is_writable || *line.target != *b"/",
     };

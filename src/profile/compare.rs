@@ -6,7 +6,7 @@ use std::path::{Component, Path, PathBuf};
 
 use toml::{Table, Value};
 
-use super::{Grant, Pattern, Profile};
+use super::{Pattern, Profile};
 
 /// What a difference does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
@@ -51,7 +51,7 @@ impl Profile {
             match key.as_str() {
                 // What is said about the profile, and not about the box.
                 "description" | "commands" | "extends" => {}
-                "files.read" | "files.write" => {}
+                "files.read" | "files.write" | "files.overlay" | "files.hide" => {}
                 "environment.keep" => found.patterns(self, other),
                 _ if a == b => {}
                 _ => found.compare(&key, a, b),
@@ -109,9 +109,7 @@ fn kind(key: &str) -> Kind {
         | "network.publish"
         | "environment.from-file"
         | "files.unprotect" => Kind::Allows,
-        "require" | "seccomp.deny" | "network.deny" | "files.hide" | "files.protect" => {
-            Kind::Refuses
-        }
+        "require" | "seccomp.deny" | "network.deny" | "files.protect" => Kind::Refuses,
         "root.read-only" | "limits.require" => Kind::Guard,
         "seccomp.nesting" | "seccomp.debug" | "seccomp.compat32" => Kind::Switch,
         "network.mode" => Kind::Steps(&["none", "host"]),
@@ -260,8 +258,15 @@ impl Found {
                     }
                 }
             };
+            let hidden = [&ours, &theirs]
+                .iter()
+                .any(|all| all.iter().any(|access| access.hidden && access.place == *place));
             let writes = is.as_ref().or(was.as_ref()).is_some_and(|shown| shown.access.write);
-            let key = if writes { "files.write" } else { "files.read" };
+            let key = match (hidden, writes) {
+                (true, _) => "files.hide",
+                (_, true) => "files.write",
+                _ => "files.read",
+            };
             let words = |shown: Option<Shown<'_>>| match shown {
                 None => "nothing".to_owned(),
                 Some(shown) => shown.words(place),
@@ -281,6 +286,8 @@ struct Access {
     source: PathBuf,
     write: bool,
     exec: bool,
+    /// Shown as empty.
+    hidden: bool,
 }
 
 impl Access {
@@ -288,17 +295,21 @@ impl Access {
     fn of(profile: &Profile) -> Vec<Access> {
         let files = &profile.files;
         let all = files.write.iter().map(|grant| (grant, true));
-        let mut all: Vec<(&Grant, bool)> =
-            all.chain(files.read.iter().map(|grant| (grant, false))).collect();
-        all.sort_by_key(|(grant, _)| grant.rank);
-        all.into_iter()
-            .map(|(grant, write)| Access {
-                place: tidy(grant.at.as_ref().unwrap_or(&grant.path)),
-                source: tidy(&grant.path),
-                write,
-                exec: grant.exec,
-            })
-            .collect()
+        // What is thrown away at the end changes nothing on the host.
+        let read = files.overlay.iter().chain(&files.read).map(|grant| (grant, false));
+        let grants = all.chain(read).map(|(grant, write)| {
+            let place = tidy(grant.at.as_ref().unwrap_or(&grant.path));
+            let source = tidy(&grant.path);
+            (grant.rank, Access { place, source, write, exec: grant.exec, hidden: false })
+        });
+        let hidden = files.hide.iter().map(|path| {
+            let place = tidy(&path.path);
+            let source = PathBuf::new();
+            (path.rank, Access { place, source, write: false, exec: false, hidden: true })
+        });
+        let mut all: Vec<(u32, Access)> = grants.chain(hidden).collect();
+        all.sort_by_key(|(rank, _)| *rank);
+        all.into_iter().map(|(_, access)| access).collect()
     }
 }
 
@@ -336,6 +347,9 @@ fn at<'a>(all: &'a [Access], place: &Path, paths: Paths) -> Option<Shown<'a>> {
     };
     let innermost =
         all.iter().filter(holds).max_by_key(|access| access.place.components().count())?;
+    if innermost.hidden {
+        return None;
+    }
     let below = place.strip_prefix(&innermost.place).unwrap_or(Path::new(""));
     let source = if below == Path::new("") {
         innermost.source.clone()

@@ -27,6 +27,12 @@ fn more_widens_and_less_narrows() {
         ("[files]\nread = [\"/a\"]", "[files]\nwrite = [\"/a\"]"),
         ("[files]\nwrite = [\"/a\"]\nread = [\"/a/b\"]", "[files]\nwrite = [\"/a\"]"),
         ("[files]\nread = [{ path = \"/a\", exec = false }]", "[files]\nread = [\"/a\"]"),
+        ("[files]\nread = [\"/a\"]\nhide = [\"/a/b\"]", "[files]\nread = [\"/a\"]"),
+        (
+            "[files]\nread = [\"/a\"]\nhide = [\"/a/b\"]",
+            "[files]\nread = [\"/a\", \"/a/b/c\"]\nhide = [\"/a/b\"]",
+        ),
+        ("[files]\noverlay = [\"/a\"]", "[files]\nwrite = [\"/a\"]"),
         ("", "[capabilities]\nkeep = [\"net_raw\"]"),
         ("[seccomp]\ndeny = [\"socket\"]", ""),
         ("", "[seccomp]\nallow = [\"ptrace\"]"),

@@ -100,7 +100,8 @@ impl Profile {
     pub fn lint(&self, home: &Path) -> Vec<Lint> {
         let mut found = Vec::new();
         let writable = self.files.write.iter().map(|grant| (grant, true));
-        let readable = self.files.read.iter().map(|grant| (grant, false));
+        let readable = self.files.overlay.iter().chain(&self.files.read);
+        let readable = readable.map(|grant| (grant, false));
         for (grant, write) in writable.chain(readable) {
             self.lint_grant(grant, write, home, &mut found);
         }
@@ -146,8 +147,13 @@ impl Profile {
         if path == Path::new("/") || home.starts_with(&path) {
             say("home", format!("{} holds the whole home", grant.path.display()));
         } else {
+            let hidden: Vec<PathBuf> =
+                self.files.hide.iter().filter_map(|hide| on_paper(&hide.path, home)).collect();
             for secret in SECRETS {
-                if meets(&path, &home.join(secret)) {
+                let thing = home.join(secret);
+                // What is said below a hidden place is an exception that somebody meant.
+                let is_hidden = |hide: &PathBuf| thing.starts_with(hide) && !path.starts_with(hide);
+                if meets(&path, &thing) && !hidden.iter().any(is_hidden) {
                     say("secret", format!("{} shows ~/{secret}", grant.path.display()));
                 }
             }
@@ -232,7 +238,8 @@ mod tests {
             ("[files]\nwrite = [\".\"]\nread = [\"~/.gitconfig\"]", &[]),
             ("[files]\nread = [\"~/.ssh/known_hosts\"]", &["secret"]),
             ("[files]\nread = [\"/home\"]", &["home"]),
-            ("[files]\nread = [\"~/.config\"]", &["secret"; 8]),
+            ("[files]\nread = [\"~/.config\"]", &["secret"; 9]),
+            ("[files]\nread = [\"~/.cargo\"]\nhide = [\"~/.cargo/credentials.toml\"]", &[]),
             ("[files]\nread = [\"~/.local/bin\"]", &[]),
             ("[files]\nwrite = [\"~/.local/bin\"]", &["writable-path"]),
             ("[files]\nread = [\"/run/user/1000\"]", &["host-socket"]),

@@ -7,11 +7,9 @@ use super::{
 impl Profile {
     /// This profile with `over` laid over it.
     #[must_use]
-    pub fn overlaid(self, mut over: Profile) -> Profile {
-        let latest = self.files.read.iter().chain(&self.files.write).map(|grant| grant.rank).max();
-        for grant in over.files.read.iter_mut().chain(&mut over.files.write) {
-            grant.rank += latest.map_or(0, |latest| latest + 1);
-        }
+    pub fn overlaid(mut self, mut over: Profile) -> Profile {
+        let above = self.files.ranks_mut().map(|rank| *rank + 1).max().unwrap_or(0);
+        over.files.ranks_mut().for_each(|rank| *rank += above);
         Profile {
             description: over.description.or(self.description),
             commands: joined(self.commands, over.commands),
@@ -39,8 +37,8 @@ impl Profile {
                 read: joined(self.files.read, over.files.read),
                 write: joined(self.files.write, over.files.write),
                 tmpfs: joined(self.files.tmpfs, over.files.tmpfs),
-                overlay: over.files.overlay.or(self.files.overlay),
-                hide: over.files.hide.or(self.files.hide),
+                overlay: joined(self.files.overlay, over.files.overlay),
+                hide: joined(self.files.hide, over.files.hide),
                 protect: over.files.protect.or(self.files.protect),
             },
             environment: Environment {
@@ -93,6 +91,14 @@ impl Profile {
             lsm: over.lsm.or(self.lsm),
             desktop: over.desktop.or(self.desktop),
         }
+    }
+}
+
+impl Files {
+    /// How late each was said.
+    fn ranks_mut(&mut self) -> impl Iterator<Item = &mut u32> {
+        let grants = self.read.iter_mut().chain(&mut self.write).chain(&mut self.overlay);
+        grants.map(|grant| &mut grant.rank).chain(self.hide.iter_mut().map(|path| &mut path.rank))
     }
 }
 

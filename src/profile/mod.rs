@@ -12,6 +12,7 @@ mod library;
 mod lint;
 mod merge;
 mod parse;
+pub mod places;
 mod show;
 mod values;
 
@@ -21,7 +22,7 @@ use std::path::PathBuf;
 use serde::Deserialize;
 
 pub use compare::{Difference, Effect, Paths};
-pub use grants::{Grant, Origin, TmpfsGrant, Word};
+pub use grants::{Grant, HostPath, Origin, TmpfsGrant, Word};
 pub use library::{Layers, Library, Listed, shipped};
 pub use lint::{Level, Lint};
 pub use parse::parse;
@@ -124,11 +125,11 @@ pub struct Files {
     pub write: Vec<Grant>,
     /// Empty file systems in memory.
     pub tmpfs: Vec<TmpfsGrant>,
-    /// Directories whose changes are kept apart.
-    pub overlay: Option<Reserved>,
-    /// Paths hidden below a grant.
-    pub hide: Option<Reserved>,
-    /// Paths that stay read-only below a writable grant.
+    /// Directories of the host that can be changed, with the changes thrown away at the end.
+    pub overlay: Vec<Grant>,
+    /// Paths of the host that are empty wherever a grant shows them.
+    pub hide: Vec<HostPath>,
+    /// Paths of the host that stay as they are, or missing, wherever a grant makes them writable.
     pub protect: Option<Reserved>,
 }
 

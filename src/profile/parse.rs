@@ -11,10 +11,13 @@ pub fn parse(name: &str, text: &str) -> Result<Named> {
         let span = error.span().unwrap_or(0..0);
         located(name, text, span, error.message())
     })?;
-    let grants = profile.files.read.iter_mut().chain(&mut profile.files.write);
+    let files = &mut profile.files;
+    let grants = files.read.iter_mut().chain(&mut files.write).chain(&mut files.overlay);
+    let paths = files.hide.iter_mut().map(|path| &mut path.origin);
     let calls = profile.seccomp.allow.iter_mut().chain(&mut profile.seccomp.deny);
     let words = calls.chain(&mut profile.extends);
-    for origin in grants.map(|grant| &mut grant.origin).chain(words.map(|word| &mut word.origin)) {
+    let places = grants.map(|grant| &mut grant.origin).chain(words.map(|word| &mut word.origin));
+    for origin in places.chain(paths) {
         settle(origin, name, text);
     }
     Ok(Named { name: name.to_owned(), profile })
@@ -56,7 +59,7 @@ mod tests {
             "[limits]\nmemory = \"512m\"",
             "[network]\nallow = [\"example.org\"]",
             "[desktop]\nwayland = true",
-            "[files]\nhide = [\"~/.ssh\"]",
+            "[files]\nprotect = [\"~/.ssh\"]",
             "[seccomp]\ncompat32 = true",
             "[landlock]\nx = 1",
         ] {
@@ -72,7 +75,8 @@ mod tests {
             ("[network]\nmode = \"bridge\"", "2:8", "expected one of none, host"),
             ("[limits]\ntimeout = \"soon\"", "2:11", "not a time span"),
             ("[limits.rlimits]\nnofile = \"2:1\"", "2:10", "above the hard one"),
-            ("[files]\nread = [\"/a\", \"$HOME/x\"]", "2:15", "reserved"),
+            ("[files]\nread = [\"/a\", \"$PATH/x\"]", "2:15", "unknown directory"),
+            ("[files]\nhide = [\"/a\", \"xdg-down\"]", "2:15", "unknown directory"),
             ("[identity]\nuser = \"a b\"", "2:8", "neither a number nor"),
             ("may-degrade = [\"seccomp\"]", "1:16", "unknown control"),
             (

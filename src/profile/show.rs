@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 use toml::{Table, Value};
 
 use super::{
-    Capability, CommandName, Control, Duration, EnvName, EnvValue, Grant, Hostname, Id, Ids,
-    NetworkMode, Overlay, Pattern, Profile, Pull, Reserved, ResourceLimit, Scratch, SeccompBase,
-    Size, Terminal, TmpfsGrant, UserSpec, Word,
+    Capability, CommandName, Control, Duration, EnvName, EnvValue, Grant, HostPath, Hostname, Id,
+    Ids, NetworkMode, Overlay, Pattern, Profile, Pull, Reserved, ResourceLimit, Scratch,
+    SeccompBase, Size, Terminal, TmpfsGrant, UserSpec, Word,
 };
 use crate::image::Reference;
 use crate::text::plain;
@@ -258,6 +258,12 @@ impl Show for Grant {
             table.insert("exec".to_owned(), Value::Boolean(false));
         }
         Some(Value::Table(table))
+    }
+}
+
+impl Show for HostPath {
+    fn show(&self) -> Option<Value> {
+        shown_path(&self.path).show()
     }
 }
 

@@ -182,6 +182,11 @@ fn describe(mount: &Mount) -> String {
             path(&source.path),
             exec(*may)
         ),
+        What::Overlaid { source } => {
+            format!("writable over {}, changes are thrown away", path(&source.path))
+        }
+        What::Empty { directory: true } => "hidden: an empty directory".to_owned(),
+        What::Empty { directory: false } => "hidden: an empty file".to_owned(),
         What::Tmpfs { size, mode, exec: may } => format!(
             "memory of its own, {}, mode {mode:04o}{}",
             size.map_or("50%".to_owned(), |size| size.to_string()),

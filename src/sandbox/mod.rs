@@ -158,6 +158,17 @@ pub enum What {
         /// Whether programs in it may be executed.
         exec: bool,
     },
+    /// A directory of the host with a writable layer over it, in the box's own memory, that is thrown
+    /// away.
+    Overlaid {
+        /// It.
+        source: Source,
+    },
+    /// Nothing to be seen in the place of a file or directory of the host.
+    Empty {
+        /// Whether a directory is there, or a file.
+        directory: bool,
+    },
     /// An empty file system in memory with a size of its own.
     Tmpfs {
         /// How much it holds; the kernel's default, half of the memory, where not said.

@@ -6,7 +6,7 @@ use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::Path;
 
-use super::files;
+use super::locate;
 use crate::error::{During, Error, Result};
 use crate::host::{Host, World};
 use crate::identity::Identity;
@@ -52,7 +52,7 @@ pub(super) fn collect(
         }
     }
     for path in &profile.environment.from_file {
-        let path = files::on_host(path, host)?;
+        let path = locate::on_host(path, host, world)?;
         let content = world.read(&path, LIMIT).at("read", &path)?;
         from_file(&content, &path, host, &mut all)?;
     }

@@ -3,6 +3,7 @@
 
 mod environment;
 mod files;
+mod locate;
 mod notes;
 mod protect;
 mod root;
@@ -76,7 +77,7 @@ pub fn resolve(inputs: &Inputs<'_>, world: &mut dyn World) -> Result<Sandbox> {
     let root = root::choose(profile, host, image.as_ref())?;
     let memory = profile.root.scratch_size.unwrap_or(Size::Percent(50));
     let mut mounts = root::base(&root, &identity, &inputs.names, &hostname, network, world)?;
-    let granted = files::grants(inputs, world)?;
+    let granted = files::grants(inputs, &mounts, world)?;
     // What was granted at /etc, say, is the user's: nothing of a box's own is made in it.
     mounts.retain(|mount| !granted.iter().any(|grant| files::lies_below(mount, grant)));
     mounts.extend(granted);
@@ -187,7 +188,10 @@ fn landlock_rules(
     rules.add("/", if root.is_writable() { Access::Write } else { Access::Read });
     for mount in mounts {
         match &mount.what {
-            What::Bind { write: true, .. } | What::Tmpfs { .. } | What::Private { .. } => {
+            What::Bind { write: true, .. }
+            | What::Overlaid { .. }
+            | What::Tmpfs { .. }
+            | What::Private { .. } => {
                 rules.add(&mount.target, Access::Write);
             }
             What::Proc => rules.add(&mount.target, Access::Update),
