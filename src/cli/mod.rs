@@ -14,7 +14,7 @@ use clap::{Args, Parser, Subcommand};
 
 pub use profile::{
     ProfileArgs, ProfileCheckArgs, ProfileCommand, ProfileDiffArgs, ProfileEditArgs,
-    ProfileListArgs, ProfileNewArgs, ProfilePathArgs, ProfileShowArgs,
+    ProfileListArgs, ProfileNewArgs, ProfilePathArgs, ProfileShowArgs, TrustArgs,
 };
 pub use registry::{LoginArgs, LogoutArgs, RegistryArgs};
 pub use store::{
@@ -73,6 +73,8 @@ pub enum Command {
     Store(StoreArgs),
     /// Look after profiles: what programs may do.
     Profile(ProfileArgs),
+    /// Let the profile of a project, .casemate.toml, allow more than the one that was named.
+    Trust(TrustArgs),
     /// Try on this machine each thing that a box needs, and say what to change.
     Doctor(DoctorArgs),
     /// Print a script that completes words in a shell.
@@ -101,6 +103,10 @@ pub struct RunArgs {
     /// in .toml).
     #[arg(short, long, value_name = "FILE|NAME")]
     pub profile: Option<String>,
+
+    /// Do not look for the profile of the project, .casemate.toml.
+    #[arg(long)]
+    pub no_project: bool,
 
     /// Bring a file or directory of the host into the box: SRC[:DST[:OPTIONS]], options ro, rw,
     /// exec, noexec (rw and exec if not said). Without DST it keeps its path.

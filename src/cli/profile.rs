@@ -1,5 +1,7 @@
 //! The commands that look after profiles.
 
+use std::path::PathBuf;
+
 use clap::{Args, Subcommand};
 
 /// `casemate profile`
@@ -115,4 +117,24 @@ pub struct ProfilePathArgs {
     /// The name; without it, the directory.
     #[arg(value_name = "NAME")]
     pub profile: Option<String>,
+}
+
+/// `casemate trust`
+#[derive(Debug, Args)]
+pub struct TrustArgs {
+    /// Do not ask.
+    #[arg(short, long)]
+    pub yes: bool,
+
+    /// End the trust in the file.
+    #[arg(long, conflicts_with = "yes")]
+    pub revoke: bool,
+
+    /// Print the files that are trusted.
+    #[arg(long, conflicts_with_all = ["yes", "revoke", "project"])]
+    pub list: bool,
+
+    /// The file; without it, the .casemate.toml of this directory or of the nearest above.
+    #[arg(value_name = "FILE")]
+    pub project: Option<PathBuf>,
 }

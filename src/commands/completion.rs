@@ -250,7 +250,10 @@ fn values(command: &Command, argument: &Arg, names: &Names<'_>) -> Answer {
         (_, "overlay") => Answer::words(["auto", "kernel", "hybrid", "fuse"]),
         (_, "scratch") => Answer::words(["auto", "memory", "disk"]),
         (_, "may_degrade") => Answer::words(["landlock", "abstract-sockets", "keyring"]),
-        (_, "source" | "env_file" | "output" | "volumes" | "authfile" | "digestfile")
+        (
+            _,
+            "source" | "project" | "env_file" | "output" | "volumes" | "authfile" | "digestfile",
+        )
         | ("import", "name") => more(More::Files),
         (_, "command") => more(More::Commands),
         _ => Answer::nothing(),

@@ -20,6 +20,7 @@ mod run;
 mod save;
 mod store;
 mod tag;
+mod trust;
 
 use crate::cli::{Command, StoreCommand};
 use crate::error::Result;
@@ -54,6 +55,7 @@ pub fn dispatch(command: &Command) -> Result<i32> {
             StoreCommand::Usage(args) => store::usage(args, directories.store()?).map(|()| 0),
         },
         Command::Profile(args) => profile::profile(&args.command, &directories),
+        Command::Trust(args) => trust::trust(args, &directories).map(|()| 0),
         Command::Doctor(args) => doctor::doctor(args),
         // Answered above.
         Command::Completion(_) | Command::Complete(_) => Ok(0),

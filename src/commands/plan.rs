@@ -4,7 +4,7 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 
 use super::pull::Obtain;
-use super::registries;
+use super::{registries, trust};
 use crate::cli::RunArgs;
 use crate::error::{During, Error, Result};
 use crate::host::doctor::Outcome;
@@ -64,7 +64,10 @@ pub(super) fn plan(
     obtain: Option<&Obtain<'_>>,
 ) -> Result<Planned> {
     let library = Library::new(directories.config.as_deref());
-    let layers = library.load(args.profile.as_deref().unwrap_or("default"))?;
+    let mut layers = library.load(args.profile.as_deref().unwrap_or("default"))?;
+    if !args.no_project {
+        layers = trust::with_project(&library, layers, args.profile.as_deref(), directories)?;
+    }
     let profiles = layers.names;
     let merged = layers.profile.overlaid(args.overlay()?);
     let overlays = merged.root.image.is_some() || !merged.files.overlay.is_empty();
@@ -215,10 +218,12 @@ fn own_directories(
     if profile.files.write.is_empty() {
         return Ok(Vec::new());
     }
-    let usual = true_home(directories).map(|home| home.join(".local/share"));
+    let home = true_home(directories);
+    let below = |path: &str| home.as_deref().map(|home| home.join(path));
+    let (data, config) = (directories.data.clone(), directories.config.clone());
     let mut own = Vec::new();
-    for data in [directories.data.clone(), usual].into_iter().flatten() {
-        let path = data.join("casemate");
+    for place in [data, below(".local/share"), config, below(".config")].into_iter().flatten() {
+        let path = place.join("casemate");
         match std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&path) {
             Ok(()) => own.push(Own::find(&path, world)?),
             // In a home that cannot be written, no program can make it either.

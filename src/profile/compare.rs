@@ -108,7 +108,8 @@ fn kind(key: &str) -> Kind {
         | "network.allow"
         | "network.publish"
         | "environment.from-file"
-        | "files.unprotect" => Kind::Allows,
+        | "files.unprotect"
+        | "files.tmpfs" => Kind::Allows,
         "require" | "seccomp.deny" | "network.deny" | "files.protect" => Kind::Refuses,
         "root.read-only" | "limits.require" => Kind::Guard,
         "seccomp.nesting" | "seccomp.debug" | "seccomp.compat32" => Kind::Switch,
@@ -118,7 +119,7 @@ fn kind(key: &str) -> Kind {
         "root.scratch-size" | "limits.timeout" | "limits.memory" | "limits.memory-high"
         | "limits.swap" | "limits.processes" | "limits.cpus" | "limits.cpu-weight"
         | "limits.io-weight" => Kind::Bound,
-        "identity.hostname" | "program.terminal" | "files.tmpfs" => Kind::Harmless,
+        "identity.hostname" | "program.terminal" => Kind::Harmless,
         _ => Kind::Any,
     }
 }

@@ -109,8 +109,8 @@ impl Library {
         }
     }
 
-    /// What the profiles that one builds on are, the lowest first, then itself; without the default
-    /// one. For a profile that has no place of its own: it builds on names only.
+    /// A profile laid over others with what it builds on, which can only be named, not be files: for
+    /// one whose own text is all that is known of it.
     pub fn over(&self, below: Layers, named: Named) -> Result<Layers> {
         let mut walk = Walk { library: self, done: Vec::new(), open: Vec::new() };
         // The name of no file: what lies beside it cannot be meant.
@@ -319,7 +319,8 @@ impl Walk<'_> {
         let last = self.done.len().saturating_sub(1);
         let mut layers = below;
         for (index, Found { id, mut named }) in self.done.into_iter().enumerate() {
-            if id == Id::Shipped(DEFAULT) {
+            // As within the walk: what lies below already is not laid over it once more.
+            if id == Id::Shipped(DEFAULT) || layers.names.contains(&named.name) {
                 continue;
             }
             // What is said about a base is not said about what builds on it.

@@ -13,6 +13,7 @@ mod lint;
 mod merge;
 mod parse;
 pub mod places;
+mod project;
 mod show;
 mod values;
 
@@ -26,6 +27,7 @@ pub use grants::{Grant, HostPath, Origin, TmpfsGrant, Word};
 pub use library::{Layers, Library, Listed, shipped};
 pub use lint::{Level, Lint};
 pub use parse::parse;
+pub use project::{PROJECT_FILE, Project, Search, Trust};
 pub use values::{
     Capability, CommandName, Control, Duration, EnvName, EnvValue, Hostname, Id, Ids, NetworkMode,
     Overlay, Pattern, Pull, Reserved, ResourceLimit, ResourceName, Scratch, SeccompBase, Size,
