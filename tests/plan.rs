@@ -78,6 +78,14 @@ impl World for Made {
         Err(absent())
     }
 
+    fn may_write(&self, _directory: &Path) -> bool {
+        true
+    }
+
+    fn names(&self, _directory: &Path, _limit: usize) -> io::Result<Vec<OsString>> {
+        Ok(Vec::new())
+    }
+
     fn read(&self, path: &Path, _limit: u64) -> io::Result<Vec<u8>> {
         self.files
             .get(path.to_str().unwrap())
@@ -163,6 +171,7 @@ fn plan(
         image,
         names,
         own: Vec::new(),
+        placeholders: Default::default(),
     };
     resolve(&inputs, &mut world())
 }

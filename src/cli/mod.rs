@@ -24,6 +24,7 @@ pub use store::{
 pub use transfer::{ImportArgs, Packing, PullArgs, PushArgs, SaveArgs};
 pub use values::{ByteCount, EnvArg, UlimitArg, Volume};
 
+use crate::profile::protected::Protected;
 use crate::profile::{
     Control, Duration, Hostname, NetworkMode, Overlay, Pull, Scratch, TmpfsGrant, UserSpec,
 };
@@ -112,6 +113,11 @@ pub struct RunArgs {
     /// exec, noexec (rw and exec if not said). Without DST it keeps its path.
     #[arg(short, long = "volume", value_name = "SRC[:DST[:OPTS]]")]
     pub volumes: Vec<Volume>,
+
+    /// Let the program change this although other programs obey it: a name that casemate.toml(5)
+    /// lists, such as .git, or all.
+    #[arg(long, value_name = "NAME")]
+    pub unprotect: Vec<Protected>,
 
     /// An empty file system in memory at PATH (options size=, mode=, exec, noexec).
     #[arg(long, value_name = "PATH[:OPTS]")]

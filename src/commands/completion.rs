@@ -8,7 +8,7 @@ use clap::{Arg, Command, CommandFactory};
 use crate::cli::{Cli, CompleteArgs, Shell};
 use crate::error::Result;
 use crate::host::Directories;
-use crate::profile::Library;
+use crate::profile::{Library, protected};
 use crate::store::Store;
 use crate::ui;
 
@@ -249,6 +249,7 @@ fn values(command: &Command, argument: &Arg, names: &Names<'_>) -> Answer {
         (_, "network") => Answer::words(["none", "host"]),
         (_, "overlay") => Answer::words(["auto", "kernel", "hybrid", "fuse"]),
         (_, "scratch") => Answer::words(["auto", "memory", "disk"]),
+        (_, "unprotect") => Answer::words(protected::names()),
         (_, "may_degrade") => Answer::words(["landlock", "abstract-sockets", "keyring"]),
         (
             _,
@@ -337,7 +338,7 @@ mod tests {
     /// The lists that clap does not know are those of the parsers.
     #[test]
     fn values_that_are_offered_are_values() {
-        for option in ["--network", "--overlay", "--scratch", "--may-degrade"] {
+        for option in ["--network", "--overlay", "--scratch", "--may-degrade", "--unprotect"] {
             let offered = offered(&["run", option, ""]);
             assert!(!offered.is_empty(), "{option}");
             for value in offered {

@@ -1,5 +1,6 @@
 //! From arguments to a plan: the part that `run` and `explain` share, so that they cannot differ.
 
+use std::collections::BTreeSet;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 
@@ -13,7 +14,7 @@ use crate::host::{Directories, Host, Live, World};
 use crate::identity::{self, Names};
 use crate::image::{Digest, Reference};
 use crate::index::LayerIndex;
-use crate::launch::Layers;
+use crate::launch::{Layers, Placeholders};
 use crate::profile::{Library, Overlay, Profile, Pull};
 use crate::sandbox::{self, ImageInput, Inputs, Own, Sandbox};
 use crate::store::{self, Held, Image, Scratch, Store, Wanted};
@@ -82,7 +83,11 @@ pub(super) fn plan(
         None => (None, host_names(&merged), None),
     };
     let own = own_directories(&merged, directories, &mut world)?;
-    let inputs = Inputs {
+    let standing = || match &directories.data {
+        Some(data) if !merged.files.write.is_empty() => Placeholders::standing(data),
+        _ => Ok(BTreeSet::new()),
+    };
+    let mut inputs = Inputs {
         profiles,
         profile: &merged,
         command: args.command.clone(),
@@ -91,8 +96,17 @@ pub(super) fn plan(
         image,
         names,
         own,
+        placeholders: standing()?,
     };
-    let sandbox = sandbox::resolve(&inputs, &mut world)?;
+    let sandbox = loop {
+        let sandbox = sandbox::resolve(&inputs, &mut world)?;
+        // Another box may have put some up meanwhile, which would be taken for the user's own.
+        let now = standing()?;
+        if now == inputs.placeholders {
+            break sandbox;
+        }
+        inputs.placeholders = now;
+    };
     for limit in &sandbox.rlimits {
         crate::confine::rlimits::check(limit)?;
     }

@@ -7,7 +7,7 @@ use super::pull::Obtain;
 use crate::cli::RunArgs;
 use crate::error::{During, Error, Result};
 use crate::host::Directories;
-use crate::launch::{self, Options};
+use crate::launch::{self, Options, Placeholders};
 use crate::sandbox::Root;
 use crate::store::Scratch;
 use crate::sys::{clone, fs, process};
@@ -27,6 +27,10 @@ pub(super) fn run(args: &RunArgs, directories: &Directories) -> Result<i32> {
     if let Some(image) = &in_use {
         image.mark();
     }
+    let placeholders = match sandbox.placeholders.as_slice() {
+        [] => Placeholders::default(),
+        wanted => Placeholders::make(wanted, directories.store()?)?,
+    };
     let scratch = match &sandbox.root {
         Root::Image { scratch_dir: Some(_), .. } => Some(Scratch::create(directories.store()?)?),
         _ => None,
@@ -41,6 +45,7 @@ pub(super) fn run(args: &RunArgs, directories: &Directories) -> Result<i32> {
     drop(world);
     drop(in_use);
     drop(scratch);
+    drop(placeholders);
     outcome
 }
 

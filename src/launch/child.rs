@@ -145,6 +145,13 @@ impl<'a> Maker<'a> {
                 let place = place::directory(self.root()?, target, 0o755, Last::Refuse)?;
                 mount::attach(made, place).at("mount overlay at", target)
             }
+            What::Itself { write, exec } => {
+                let attributes = Attributes::SAFE
+                    .and_if(!write, Attributes::RDONLY)
+                    .and_if(!exec, Attributes::NOEXEC);
+                let place = place::existing(self.root()?, target)?;
+                attach_clone(place.as_fd(), place.as_fd(), attributes, target)
+            }
             What::Empty { directory: true } => {
                 // Writable until all that is to be mounted below it has its place.
                 let directory = self.new_directory(0o555)?;

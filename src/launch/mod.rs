@@ -13,6 +13,7 @@ mod network;
 mod overlay;
 mod payload;
 mod place;
+mod placeholders;
 mod proc;
 mod root;
 mod supervisor;
@@ -20,4 +21,5 @@ mod tty;
 mod verify;
 
 pub use overlay::Layers;
+pub use placeholders::Placeholders;
 pub use supervisor::{Options, launch};

@@ -39,7 +39,8 @@ impl Profile {
                 tmpfs: joined(self.files.tmpfs, over.files.tmpfs),
                 overlay: joined(self.files.overlay, over.files.overlay),
                 hide: joined(self.files.hide, over.files.hide),
-                protect: over.files.protect.or(self.files.protect),
+                protect: joined(self.files.protect, over.files.protect),
+                unprotect: joined(self.files.unprotect, over.files.unprotect),
             },
             environment: Environment {
                 keep: joined(self.environment.keep, over.environment.keep),

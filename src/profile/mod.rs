@@ -14,6 +14,7 @@ mod merge;
 mod parse;
 pub mod places;
 mod project;
+pub mod protected;
 mod show;
 mod values;
 
@@ -131,8 +132,11 @@ pub struct Files {
     pub overlay: Vec<Grant>,
     /// Paths of the host that are empty wherever a grant shows them.
     pub hide: Vec<HostPath>,
-    /// Paths of the host that stay as they are, or missing, wherever a grant makes them writable.
-    pub protect: Option<Reserved>,
+    /// Paths of the host that stay as they are, or missing, below writable grants, besides those that
+    /// every box protects.
+    pub protect: Vec<HostPath>,
+    /// Which of those that every box protects are not.
+    pub unprotect: Vec<protected::Protected>,
 }
 
 /// `[environment]`

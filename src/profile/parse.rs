@@ -13,7 +13,8 @@ pub fn parse(name: &str, text: &str) -> Result<Named> {
     })?;
     let files = &mut profile.files;
     let grants = files.read.iter_mut().chain(&mut files.write).chain(&mut files.overlay);
-    let paths = files.hide.iter_mut().map(|path| &mut path.origin);
+    let paths = files.hide.iter_mut().chain(&mut files.protect);
+    let paths = paths.map(|path| &mut path.origin);
     let calls = profile.seccomp.allow.iter_mut().chain(&mut profile.seccomp.deny);
     let words = calls.chain(&mut profile.extends);
     let places = grants.map(|grant| &mut grant.origin).chain(words.map(|word| &mut word.origin));
@@ -59,7 +60,6 @@ mod tests {
             "[limits]\nmemory = \"512m\"",
             "[network]\nallow = [\"example.org\"]",
             "[desktop]\nwayland = true",
-            "[files]\nprotect = [\"~/.ssh\"]",
             "[seccomp]\ncompat32 = true",
             "[landlock]\nx = 1",
         ] {

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use toml::{Table, Value};
 
+use super::protected::Protected;
 use super::{
     Capability, CommandName, Control, Duration, EnvName, EnvValue, Grant, HostPath, Hostname, Id,
     Ids, NetworkMode, Overlay, Pattern, Profile, Pull, Reserved, ResourceLimit, Scratch,
@@ -74,6 +75,7 @@ impl Profile {
             ("files.tmpfs", files.tmpfs.show()),
             ("files.hide", files.hide.show()),
             ("files.protect", files.protect.show()),
+            ("files.unprotect", files.unprotect.show()),
             ("environment.keep", environment.keep.show()),
             ("environment.set", environment.set.show()),
             ("environment.from-file", environment.from_file.show()),
@@ -177,6 +179,7 @@ as_text! {
         Pattern::Prefix(prefix) => format!("{prefix}*"),
     };
     PathBuf: |path| shown_path(path);
+    Protected: |name| name.0.clone();
     Pull: |pull| pull.word().to_owned();
     Reference: |reference| reference.to_string();
     Scratch: |scratch| scratch.word().to_owned();

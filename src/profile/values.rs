@@ -8,6 +8,7 @@ use std::str::FromStr;
 use serde::de::{self, Deserializer, IgnoredAny};
 use serde::{Deserialize, Serialize};
 
+use super::protected::Protected;
 use crate::image::Reference;
 
 /// A key that belongs to the language and that this version cannot enforce. Saying it is an error:
@@ -80,6 +81,7 @@ from_text! {
     Overlay: "a word";
     Pull: "a word";
     Pattern: "the name of an environment variable, or its beginning and `*`";
+    Protected: "the name of a protected path";
     ResourceName: "the name of a limit";
     Scratch: "a word";
     SeccompBase: "a word";

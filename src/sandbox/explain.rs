@@ -34,6 +34,13 @@ pub fn text(sandbox: &Sandbox) -> String {
     for mount in &sandbox.mounts {
         page.line(&path(&mount.target), &describe(mount));
     }
+    if !sandbox.placeholders.is_empty() {
+        page.section("empty on the host while the box runs");
+        for placeholder in &sandbox.placeholders {
+            let what = if placeholder.content.is_some() { "file" } else { "directory" };
+            page.line(&path(&placeholder.path), what);
+        }
+    }
     page.section("environment");
     for (name, value) in &sandbox.program.environment {
         page.line(&bytes(name), &bytes(value));
@@ -185,6 +192,8 @@ fn describe(mount: &Mount) -> String {
         What::Overlaid { source } => {
             format!("writable over {}, changes are thrown away", path(&source.path))
         }
+        What::Itself { write: false, .. } => "as it is, read-only".to_owned(),
+        What::Itself { write: true, .. } => "in its place".to_owned(),
         What::Empty { directory: true } => "hidden: an empty directory".to_owned(),
         What::Empty { directory: false } => "hidden: an empty file".to_owned(),
         What::Tmpfs { size, mode, exec: may } => format!(

@@ -36,6 +36,9 @@ pub struct Sandbox {
     pub root: Root,
     /// What is made, written and mounted below it, in this order.
     pub mounts: Vec<Mount>,
+    /// What is made on the host, and taken away at the end, so that it can be kept from being made by
+    /// the program; parents first.
+    pub placeholders: Vec<Placeholder>,
     /// How much the box's own memory holds: the writable layer where that is in memory, /tmp, /run,
     /// the home, shared memory.
     pub memory: Size,
@@ -145,6 +148,16 @@ pub struct Mount {
     pub origin: String,
 }
 
+/// Something on the host that stands, as long as boxes run, where there is nothing.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Placeholder {
+    /// Where.
+    #[serde(serialize_with = "text::path")]
+    pub path: PathBuf,
+    /// What is in it, where it is a file.
+    pub content: Option<&'static str>,
+}
+
 /// What a [`Mount`] is.
 #[derive(Debug, Clone, Serialize)]
 #[serde(tag = "kind", rename_all = "kebab-case")]
@@ -163,6 +176,14 @@ pub enum What {
     Overlaid {
         /// It.
         source: Source,
+    },
+    /// What a grant shows there, be it a symbolic link, as a mount of its own: it cannot be renamed,
+    /// removed or replaced.
+    Itself {
+        /// Whether it may be changed.
+        write: bool,
+        /// Whether programs in it may be executed.
+        exec: bool,
     },
     /// Nothing to be seen in the place of a file or directory of the host.
     Empty {

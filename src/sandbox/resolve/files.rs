@@ -5,8 +5,8 @@ use std::path::{Component, Path, PathBuf};
 
 use nix::errno::Errno;
 
-use super::super::{Mount, What};
-use super::{Inputs, locate, protect};
+use super::super::{Mount, Placeholder, What};
+use super::{Inputs, guard, locate, protect};
 use crate::error::{Error, Result};
 use crate::host::{Host, Source, World};
 use crate::profile::Grant;
@@ -30,7 +30,7 @@ pub(super) fn grants(
     inputs: &Inputs<'_>,
     base: &[Mount],
     world: &mut dyn World,
-) -> Result<Vec<Mount>> {
+) -> Result<(Vec<Mount>, Vec<Placeholder>)> {
     let Inputs { profile, host, own, .. } = inputs;
     let ways = [
         (&profile.files.write, Way::Write),
@@ -50,7 +50,10 @@ pub(super) fn grants(
     let hidden = hide(inputs, base, &mut granted, world)?;
     let granted: Vec<Mount> = granted.into_iter().map(|granted| granted.mount).collect();
     // What protects comes first, so that nothing that was said is widened by it.
+    let guarded = guard::guard(inputs, &granted, world)?;
     let mut mounts = protect::protection(&granted, own, world)?;
+    mounts.retain(|mount| !guarded.covers(mount));
+    mounts.extend(guarded.mounts);
     mounts.extend(granted);
     mounts.extend(hidden);
     for grant in &profile.files.tmpfs {
@@ -69,7 +72,7 @@ pub(super) fn grants(
             origin: "tmpfs".to_owned(),
         });
     }
-    Ok(mounts)
+    Ok((mounts, guarded.placeholders))
 }
 
 /// Empties what is to be hidden, wherever in the box it would be seen. A grant below a hidden

@@ -3,11 +3,14 @@
 
 mod environment;
 mod files;
+mod git;
+mod guard;
 mod locate;
 mod notes;
 mod protect;
 mod root;
 
+use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
@@ -42,6 +45,8 @@ pub struct Inputs<'a> {
     /// casemate's own directories, which no program may change: a layer or a compiled filter put
     /// there would be the next box's.
     pub own: Vec<Own>,
+    /// What stands on the host for other boxes that run, and so does not exist.
+    pub placeholders: BTreeSet<PathBuf>,
 }
 
 /// An image as far as a plan needs it.
@@ -77,7 +82,7 @@ pub fn resolve(inputs: &Inputs<'_>, world: &mut dyn World) -> Result<Sandbox> {
     let root = root::choose(profile, host, image.as_ref())?;
     let memory = profile.root.scratch_size.unwrap_or(Size::Percent(50));
     let mut mounts = root::base(&root, &identity, &inputs.names, &hostname, network, world)?;
-    let granted = files::grants(inputs, &mounts, world)?;
+    let (granted, placeholders) = files::grants(inputs, &mounts, world)?;
     // What was granted at /etc, say, is the user's: nothing of a box's own is made in it.
     mounts.retain(|mount| !granted.iter().any(|grant| files::lies_below(mount, grant)));
     mounts.extend(granted);
@@ -123,6 +128,7 @@ pub fn resolve(inputs: &Inputs<'_>, world: &mut dyn World) -> Result<Sandbox> {
         hostname,
         root,
         mounts,
+        placeholders,
         memory,
         network,
         rlimits,
