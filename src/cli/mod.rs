@@ -3,6 +3,7 @@
 mod overlay;
 mod profile;
 mod registry;
+mod seccomp;
 mod store;
 mod transfer;
 mod values;
@@ -17,6 +18,7 @@ pub use profile::{
     ProfileListArgs, ProfileNewArgs, ProfilePathArgs, ProfileShowArgs, TrustArgs,
 };
 pub use registry::{LoginArgs, LogoutArgs, RegistryArgs};
+pub use seccomp::{FilterForm, SeccompArgs, SeccompCommand, SeccompGroupsArgs, SeccompShowArgs};
 pub use store::{
     CheckArgs, CompleteArgs, CompletionArgs, ImagesArgs, InspectArgs, PruneArgs, RmiArgs, Shell,
     StoreArgs, StoreCommand, TagArgs, UsageArgs,
@@ -76,6 +78,8 @@ pub enum Command {
     Profile(ProfileArgs),
     /// Let the profile of a project, .casemate.toml, allow more than the one that was named.
     Trust(TrustArgs),
+    /// Look at system call filters.
+    Seccomp(SeccompArgs),
     /// Try on this machine each thing that a box needs, and say what to change.
     Doctor(DoctorArgs),
     /// Print a script that completes words in a shell.

@@ -6,6 +6,7 @@ use std::ffi::{OsStr, OsString};
 use clap::{Arg, Command, CommandFactory};
 
 use crate::cli::{Cli, CompleteArgs, Shell};
+use crate::confine::seccomp;
 use crate::error::Result;
 use crate::host::Directories;
 use crate::profile::{Library, protected};
@@ -249,6 +250,7 @@ fn values(command: &Command, argument: &Arg, names: &Names<'_>) -> Answer {
         (_, "network") => Answer::words(["none", "host"]),
         (_, "overlay") => Answer::words(["auto", "kernel", "hybrid", "fuse"]),
         (_, "scratch") => Answer::words(["auto", "memory", "disk"]),
+        (_, "group") => Answer::words(seccomp::groups()),
         (_, "unprotect") => Answer::words(protected::names()),
         (_, "may_degrade") => Answer::words(["landlock", "abstract-sockets", "keyring"]),
         (

@@ -18,6 +18,7 @@ mod registries;
 mod rmi;
 mod run;
 mod save;
+mod seccomp;
 mod store;
 mod tag;
 mod trust;
@@ -56,6 +57,7 @@ pub fn dispatch(command: &Command) -> Result<i32> {
         },
         Command::Profile(args) => profile::profile(&args.command, &directories),
         Command::Trust(args) => trust::trust(args, &directories).map(|()| 0),
+        Command::Seccomp(args) => seccomp::seccomp(&args.command, &directories).map(|()| 0),
         Command::Doctor(args) => doctor::doctor(args),
         // Answered above.
         Command::Completion(_) | Command::Complete(_) => Ok(0),

@@ -86,7 +86,7 @@ impl Profile {
                 nesting: over.seccomp.nesting.or(self.seccomp.nesting),
                 debug: over.seccomp.debug.or(self.seccomp.debug),
                 compat32: over.seccomp.compat32.or(self.seccomp.compat32),
-                rule: over.seccomp.rule.or(self.seccomp.rule),
+                rule: joined(self.seccomp.rule, over.seccomp.rule),
             },
             landlock: over.landlock.or(self.landlock),
             lsm: over.lsm.or(self.lsm),

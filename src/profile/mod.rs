@@ -7,6 +7,7 @@
 //! what it says; lists add up.
 
 mod compare;
+mod filters;
 mod grants;
 mod library;
 mod lint;
@@ -24,6 +25,9 @@ use std::path::PathBuf;
 use serde::Deserialize;
 
 pub use compare::{Difference, Effect, Paths};
+pub use filters::{
+    Bits, Comparison, ErrnoName, RuleAction, RuleArgument, SeccompBase, SeccompRule,
+};
 pub use grants::{Grant, HostPath, Origin, TmpfsGrant, Word};
 pub use library::{Layers, Library, Listed, shipped};
 pub use lint::{Level, Lint};
@@ -31,8 +35,8 @@ pub use parse::parse;
 pub use project::{PROJECT_FILE, Project, Search, Trust};
 pub use values::{
     Capability, CommandName, Control, Duration, EnvName, EnvValue, Hostname, Id, Ids, NetworkMode,
-    Overlay, Pattern, Pull, Reserved, ResourceLimit, ResourceName, Scratch, SeccompBase, Size,
-    Terminal, UserSpec,
+    Overlay, Pattern, Pull, Reserved, ResourceLimit, ResourceName, Scratch, Size, Terminal,
+    UserSpec,
 };
 
 use crate::image::Reference;
@@ -221,9 +225,9 @@ pub struct Seccomp {
     /// Whether it may trace its own children (debuggers).
     pub debug: Option<bool>,
     /// Whether 32-bit programs run.
-    pub compat32: Option<Reserved>,
-    /// Rules with arguments.
-    pub rule: Option<Reserved>,
+    pub compat32: Option<bool>,
+    /// Rules with arguments, of which the last one that matches counts.
+    pub rule: Vec<SeccompRule>,
 }
 
 /// A profile with the name it goes by in messages and in `explain`.

@@ -18,7 +18,8 @@ pub fn parse(name: &str, text: &str) -> Result<Named> {
     let calls = profile.seccomp.allow.iter_mut().chain(&mut profile.seccomp.deny);
     let words = calls.chain(&mut profile.extends);
     let places = grants.map(|grant| &mut grant.origin).chain(words.map(|word| &mut word.origin));
-    for origin in places.chain(paths) {
+    let rules = profile.seccomp.rule.iter_mut().map(|rule| &mut rule.origin);
+    for origin in places.chain(paths).chain(rules) {
         settle(origin, name, text);
     }
     Ok(Named { name: name.to_owned(), profile })
@@ -60,7 +61,6 @@ mod tests {
             "[limits]\nmemory = \"512m\"",
             "[network]\nallow = [\"example.org\"]",
             "[desktop]\nwayland = true",
-            "[seccomp]\ncompat32 = true",
             "[landlock]\nx = 1",
         ] {
             let (message, _) = failure(text);
@@ -83,6 +83,12 @@ mod tests {
                 "[root]\noverlay = \"overlay2\"",
                 "2:11",
                 "expected one of auto, kernel, hybrid, fuse",
+            ),
+            ("[seccomp]\nbase = \"lax\"", "2:8", "expected one of default, strict, none"),
+            (
+                "[[seccomp.rule]]\ncalls = [\"read\"]\naction = \"deny\"\nerrno = \"EPER\"",
+                "4:9",
+                "not the name of an errno",
             ),
             ("[environment]\nkeep = [\"*\"]", "2:9", "every variable"),
             ("[root]\nimage = \"a b\"", "2:9", "image"),

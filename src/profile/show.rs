@@ -7,8 +7,8 @@ use toml::{Table, Value};
 use super::protected::Protected;
 use super::{
     Capability, CommandName, Control, Duration, EnvName, EnvValue, Grant, HostPath, Hostname, Id,
-    Ids, NetworkMode, Overlay, Pattern, Profile, Pull, Reserved, ResourceLimit, Scratch,
-    SeccompBase, Size, Terminal, TmpfsGrant, UserSpec, Word,
+    Ids, NetworkMode, Overlay, Pattern, Profile, Pull, Reserved, ResourceLimit, RuleArgument,
+    Scratch, SeccompBase, SeccompRule, Size, Terminal, TmpfsGrant, UserSpec, Word,
 };
 use crate::image::Reference;
 use crate::text::plain;
@@ -183,7 +183,7 @@ as_text! {
     Pull: |pull| pull.word().to_owned();
     Reference: |reference| reference.to_string();
     Scratch: |scratch| scratch.word().to_owned();
-    SeccompBase: |base| base.word().to_owned();
+    SeccompBase: |base| base.words();
     Terminal: |terminal| terminal.word().to_owned();
     Word: |word| word.name.clone();
     UserSpec: |spec| match &spec.group {
@@ -287,6 +287,36 @@ impl Show for TmpfsGrant {
     }
 }
 
+impl Show for SeccompRule {
+    fn show(&self) -> Option<Value> {
+        let mut table = Table::new();
+        table.insert("calls".to_owned(), self.calls.show()?);
+        table.insert("action".to_owned(), Value::String(self.action.word().to_owned()));
+        if let Some(errno) = &self.errno {
+            table.insert("errno".to_owned(), Value::String(errno.name.clone()));
+        }
+        if let Some(args) = self.args.show() {
+            table.insert("args".to_owned(), args);
+        }
+        Some(Value::Table(table))
+    }
+}
+
+impl Show for RuleArgument {
+    fn show(&self) -> Option<Value> {
+        let index = Value::Integer(self.index.into());
+        let mut table = Table::from_iter([("index".to_owned(), index)]);
+        if let Some(op) = self.op {
+            table.insert("op".to_owned(), Value::String(op.0.to_owned()));
+        }
+        table.insert("value".to_owned(), self.value.0.show()?);
+        if let Some(mask) = self.mask {
+            table.insert("mask".to_owned(), mask.0.show()?);
+        }
+        Some(Value::Table(table))
+    }
+}
+
 fn shown_path(path: &Path) -> String {
     plain(std::os::unix::ffi::OsStrExt::as_bytes(path.as_os_str()))
 }
@@ -351,8 +381,14 @@ rlimits = { nofile = "1:unlimited" }
 [capabilities]
 keep = ["NET_RAW"]
 [seccomp]
+base = "./x.json"
 deny = ["ptrace"]
 nesting = true
+[[seccomp.rule]]
+calls = ["ioctl", "@ipc"]
+action = "deny"
+errno = "ENOTTY"
+args = [{ index = 1, value = 0x5412, op = "==", mask = "0xffffffffffffffff" }]
 "#;
         let first = parse("p", text).unwrap().profile.to_table();
         let again = toml::to_string(&first).unwrap();

@@ -8,6 +8,7 @@ use std::str::FromStr;
 use serde::de::{self, Deserializer, IgnoredAny};
 use serde::{Deserialize, Serialize};
 
+use super::filters::{Bits, Comparison, ErrnoName, RuleAction, SeccompBase};
 use super::protected::Protected;
 use crate::image::Reference;
 
@@ -84,7 +85,11 @@ from_text! {
     Protected: "the name of a protected path";
     ResourceName: "the name of a limit";
     Scratch: "a word";
-    SeccompBase: "a word";
+    SeccompBase: "a word or a path";
+    RuleAction: "a word";
+    Comparison: "a comparison";
+    ErrnoName: "the name of an errno";
+    Bits: "a number" or number;
     Terminal: "a word";
     UserSpec: "a user: a number or \"name[:group]\"" or number;
     Duration: "a time span (30, \"30s\", \"5m\", \"2h\", \"30d\")" or number;
@@ -198,16 +203,6 @@ words! {
         /// Never: standard input, output and error are passed as they are.
         Never = "never",
     }
-}
-
-words! {
-    /// What a seccomp filter starts from.
-    SeccompBase, "seccomp base" {
-        /// casemate's allow-list.
-        Default = "default",
-        /// No filter at all.
-        None = "none",
-    } later { "strict" }
 }
 
 words! {

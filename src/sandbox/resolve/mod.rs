@@ -9,6 +9,7 @@ mod locate;
 mod notes;
 mod protect;
 mod root;
+mod seccomp;
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
@@ -17,14 +18,15 @@ use std::path::{Path, PathBuf};
 use super::{Degraded, Keyring, Mount, Program, Root, Sandbox, What};
 use crate::confine::landlock::{self, Access, Rules};
 use crate::confine::rlimits::Rlimit;
-use crate::confine::seccomp::{Architecture, Filter, Policy};
+use crate::confine::seccomp::Filter;
 use crate::error::{Error, Result};
 use crate::host::{Host, Source, World};
 use crate::identity::{self, Asked, Identity, Names};
 use crate::image;
-use crate::profile::{Control, NetworkMode, Profile, SeccompBase, Size, Terminal};
+use crate::profile::{Control, NetworkMode, Profile, Size, Terminal};
 
 pub use protect::Own;
+pub use seccomp::filter;
 
 /// What a plan is made from.
 pub struct Inputs<'a> {
@@ -105,7 +107,7 @@ pub fn resolve(inputs: &Inputs<'_>, world: &mut dyn World) -> Result<Sandbox> {
         .collect::<Vec<_>>();
     let nesting = profile.seccomp.nesting.unwrap_or(false);
     let landlock = landlock_rules(profile, host, &root, &mounts, network, &mut degraded)?;
-    let filter = seccomp(profile)?;
+    let filter = seccomp::filter(profile, host, world)?;
     let no_keys = |filter: &Filter| filter.refuses(&["keyctl", "add_key", "request_key"]);
     let keyring = if !host.keyring {
         let reason = "keyctl is refused here, by a filter that casemate was started under";
@@ -209,40 +211,6 @@ fn landlock_rules(
         }
     }
     Ok(Some(rules))
-}
-
-fn seccomp(profile: &Profile) -> Result<Option<Filter>> {
-    let wanted = &profile.seccomp;
-    if wanted.base == Some(SeccompBase::None) {
-        if let Some(call) = wanted.allow.first().or(wanted.deny.first()) {
-            return Err(Error::new(format!(
-                "{}: seccomp {}: allow and deny mean nothing with base = \"none\"",
-                call.origin, call.name
-            )));
-        }
-        return Ok(None);
-    }
-    let changed = [wanted.nesting, wanted.debug].contains(&Some(true))
-        || !wanted.allow.is_empty()
-        || !wanted.deny.is_empty();
-    if !changed {
-        return Ok(Some(Filter::Default));
-    }
-    let mut policy = Policy::default_for(Architecture::native());
-    if wanted.nesting == Some(true) {
-        policy = policy.with_nesting();
-    }
-    if wanted.debug == Some(true) {
-        policy = policy.with_debug();
-    }
-    for call in &wanted.allow {
-        policy.allow(&call.name).map_err(|error| error.within(&call.origin))?;
-    }
-    for call in &wanted.deny {
-        let denied = policy.deny(&call.name, nix::errno::Errno::EPERM);
-        denied.map_err(|error| error.within(&call.origin))?;
-    }
-    Ok(Some(Filter::Changed(Box::new(policy))))
 }
 
 fn program(
