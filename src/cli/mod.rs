@@ -4,6 +4,7 @@ mod overlay;
 mod profile;
 mod registry;
 mod seccomp;
+mod shim;
 mod store;
 mod transfer;
 mod values;
@@ -19,6 +20,9 @@ pub use profile::{
 };
 pub use registry::{LoginArgs, LogoutArgs, RegistryArgs};
 pub use seccomp::{FilterForm, SeccompArgs, SeccompCommand, SeccompGroupsArgs, SeccompShowArgs};
+pub use shim::{
+    AliasArgs, ShimArgs, ShimCommand, ShimDoctorArgs, ShimInstallArgs, ShimListArgs, ShimRemoveArgs,
+};
 pub use store::{
     CheckArgs, CompleteArgs, CompletionArgs, ImagesArgs, InspectArgs, PruneArgs, RmiArgs, Shell,
     StoreArgs, StoreCommand, TagArgs, UsageArgs,
@@ -35,7 +39,8 @@ use crate::profile::{
 #[derive(Debug, Parser)]
 #[command(name = "casemate", version, about, disable_help_subcommand = true)]
 #[command(
-    after_help = "`casemate COMMAND --help` tells about one command; the manual is casemate(1)."
+    after_help = "`casemate PROGRAM …` runs a program that has a profile. `casemate COMMAND --help` tells \
+        about one command; the manual is casemate(1)."
 )]
 pub struct Cli {
     /// What to do.
@@ -80,6 +85,10 @@ pub enum Command {
     Trust(TrustArgs),
     /// Look at system call filters.
     Seccomp(SeccompArgs),
+    /// Let programs start in their boxes wherever they are called by name.
+    Shim(ShimArgs),
+    /// Print shell aliases that start programs in their boxes.
+    Alias(AliasArgs),
     /// Try on this machine each thing that a box needs, and say what to change.
     Doctor(DoctorArgs),
     /// Print a script that completes words in a shell.

@@ -243,7 +243,7 @@ fn values(command: &Command, argument: &Arg, names: &Names<'_>) -> Answer {
     let more = |more| Answer { more, words: Vec::new() };
     match (command.get_name(), argument.get_id().as_str()) {
         (_, "image" | "images") | ("images", "name") => Answer::words((names.images)()),
-        (_, "base_profile") => Answer::words((names.profiles)()),
+        (_, "base_profile" | "programs") => Answer::words((names.profiles)()),
         (_, "profile" | "profiles" | "other_profile") => {
             Answer { more: More::Files, ..Answer::words((names.profiles)()) }
         }

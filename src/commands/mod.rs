@@ -19,9 +19,11 @@ mod rmi;
 mod run;
 mod save;
 mod seccomp;
+mod shim;
 mod store;
 mod tag;
 mod trust;
+pub(crate) mod wrap;
 
 use crate::cli::{Command, StoreCommand};
 use crate::error::Result;
@@ -58,6 +60,8 @@ pub fn dispatch(command: &Command) -> Result<i32> {
         Command::Profile(args) => profile::profile(&args.command, &directories),
         Command::Trust(args) => trust::trust(args, &directories).map(|()| 0),
         Command::Seccomp(args) => seccomp::seccomp(&args.command, &directories).map(|()| 0),
+        Command::Shim(args) => shim::shim(&args.command, &directories),
+        Command::Alias(args) => shim::alias(args, &directories).map(|()| 0),
         Command::Doctor(args) => doctor::doctor(args),
         // Answered above.
         Command::Completion(_) | Command::Complete(_) => Ok(0),

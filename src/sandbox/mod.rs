@@ -10,7 +10,7 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
-pub use resolve::{ImageInput, Inputs, Own, filter, resolve};
+pub use resolve::{DEFAULT_PATH, ImageInput, Inputs, Own, filter, resolve};
 
 use crate::confine::landlock::Rules;
 use crate::confine::rlimits::Rlimit;

@@ -25,6 +25,7 @@ use crate::identity::{self, Asked, Identity, Names};
 use crate::image;
 use crate::profile::{Control, NetworkMode, Profile, Size, Terminal};
 
+pub use environment::DEFAULT_PATH;
 pub use protect::Own;
 pub use seccomp::filter;
 
