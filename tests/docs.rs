@@ -59,7 +59,7 @@ fn keys(text: &str) -> Vec<String> {
     expected(&error)
 }
 
-const TABLES: [&str; 9] = [
+const TABLES: [&str; 10] = [
     "root",
     "identity",
     "program",
@@ -69,6 +69,7 @@ const TABLES: [&str; 9] = [
     "limits",
     "capabilities",
     "seccomp",
+    "lsm",
 ];
 
 #[test]

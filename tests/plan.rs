@@ -120,6 +120,8 @@ fn host() -> Host {
         kernel_overlay: Outcome::Works,
         fuse: Outcome::Works,
         keyring: true,
+        apparmor: false,
+        selinux: false,
     }
 }
 
@@ -274,6 +276,37 @@ fn nothing_degrades_unless_the_profile_says_so() {
 
     let filtered = Host { keyring: false, ..host() };
     assert!(plan("", &["ls"], &filtered, None).is_err());
+}
+
+#[test]
+fn ports_and_security_modules_are_enforced_or_refused() {
+    let ports = "[network]\nmode = \"host\"\ntcp-connect = [443]\ntcp-bind = []";
+    let rules = plan(ports, &["ls"], &host(), None).unwrap().landlock.unwrap();
+    assert_eq!((rules.tcp_connect, rules.tcp_bind), (Some(vec![443]), Some(Vec::new())));
+    assert_eq!(plan("", &["ls"], &host(), None).unwrap().landlock.unwrap().tcp_connect, None);
+    let older = Host { landlock_abi: 3, ..host() };
+    let ports = "[network]\ntcp-connect = [443]";
+    let error = plan(ports, &["ls"], &older, None).unwrap_err();
+    assert!(error.to_string().starts_with("control tcp-ports: "), "{error}");
+    let words = ["--may-degrade", "tcp-ports", "ls"];
+    assert_eq!(plan(ports, &words, &older, None).unwrap().degraded.len(), 1);
+    let nesting = format!("{ports}\n[seccomp]\nnesting = true");
+    assert!(plan(&nesting, &["ls"], &host(), None).is_err());
+
+    for (text, there) in [
+        ("[lsm]\napparmor = \"app\"", Host { apparmor: true, ..host() }),
+        ("[lsm]\nselinux = \"u:r:t:s0\"", Host { selinux: true, ..host() }),
+    ] {
+        assert!(plan(text, &["ls"], &there, None).unwrap().lsm.is_some());
+        let error = plan(text, &["ls"], &host(), None).unwrap_err();
+        assert!(error.to_string().starts_with("control lsm: "), "{error}");
+        let sandbox = plan(text, &["--may-degrade", "lsm", "ls"], &host(), None).unwrap();
+        assert!(sandbox.lsm.is_none() && sandbox.degraded.len() == 1);
+    }
+    // What must hold holds against a lower or an upper one that would lose it.
+    let must = "require = [\"lsm\"]\n[lsm]\napparmor = \"app\"";
+    let error = plan(must, &["--may-degrade", "lsm", "ls"], &host(), None).unwrap_err();
+    assert!(error.hints()[0].contains("require"), "{error}");
 }
 
 #[test]

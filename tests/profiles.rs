@@ -671,3 +671,30 @@ fn a_shim_starts_the_program_behind_it_in_its_box() {
     at(&["shim", "remove", "--all"], &shims).output().succeeds();
     assert_eq!(at(&["shim", "list", "--json"], &shims).text(), "[]");
 }
+
+#[test]
+fn only_the_ports_that_are_named_can_be_used() {
+    let place = Place::new();
+    place.profile("ports", "[network]\ntcp-connect = [9]\ntcp-bind = [8080]");
+    place.profile("closed", "[network]\ntcp-connect = []\ntcp-bind = []");
+    let run = |profile: &str, script: &str| {
+        place.casemate(&["run", "-p", profile, "bash", "-c", script]).output().err()
+    };
+    let connect = |port: u16| format!("echo >/dev/tcp/127.0.0.1/{port}");
+    let listen = |port: u16| {
+        format!(
+            "perl -MIO::Socket::INET -e 'IO::Socket::INET->new(Listen => 1, LocalAddr => \"127.0.0.1:{port}\") or die $!'"
+        )
+    };
+    // Nobody listens there, which only who may connect finds out.
+    assert!(run("ports", &connect(9)).contains("Connection refused"));
+    assert!(run("default", &connect(10)).contains("Connection refused"));
+    for profile in ["ports", "closed"] {
+        assert!(run(profile, &connect(10)).contains("Permission denied"), "{profile}");
+    }
+    assert_eq!(run("ports", &listen(8080)), "");
+    assert_eq!(run("default", &listen(8081)), "");
+    for profile in ["ports", "closed"] {
+        assert!(run(profile, &listen(8081)).contains("Permission denied"), "{profile}");
+    }
+}

@@ -194,7 +194,8 @@ pub struct RunArgs {
     #[arg(long, value_name = "WHERE")]
     pub scratch: Option<Scratch>,
 
-    /// Run although this control cannot be applied here (landlock, abstract-sockets, keyring).
+    /// Run although this control cannot be applied here (landlock, abstract-sockets, keyring,
+    /// tcp-ports, lsm).
     #[arg(long, value_name = "CONTROL")]
     pub may_degrade: Vec<Control>,
 

@@ -252,7 +252,9 @@ fn values(command: &Command, argument: &Arg, names: &Names<'_>) -> Answer {
         (_, "scratch") => Answer::words(["auto", "memory", "disk"]),
         (_, "group") => Answer::words(seccomp::groups()),
         (_, "unprotect") => Answer::words(protected::names()),
-        (_, "may_degrade") => Answer::words(["landlock", "abstract-sockets", "keyring"]),
+        (_, "may_degrade") => {
+            Answer::words(["landlock", "abstract-sockets", "keyring", "tcp-ports", "lsm"])
+        }
         (
             _,
             "source" | "project" | "env_file" | "output" | "volumes" | "authfile" | "digestfile",

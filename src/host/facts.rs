@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use nix::unistd;
 
 use super::doctor::Outcome;
-use crate::confine::landlock;
+use crate::confine::{landlock, lsm};
 use crate::identity::{self, Caller};
 use crate::sys;
 
@@ -36,6 +36,10 @@ pub struct Host {
     pub fuse: Outcome,
     /// Whether a new session keyring can be had.
     pub keyring: bool,
+    /// Whether AppArmor is there and on.
+    pub apparmor: bool,
+    /// Whether SELinux is.
+    pub selinux: bool,
 }
 
 impl Host {
@@ -58,6 +62,8 @@ impl Host {
             kernel_overlay: Outcome::NotTried,
             fuse: Outcome::NotTried,
             keyring: sys::process::keyring_is_reachable(),
+            apparmor: lsm::has_apparmor(),
+            selinux: lsm::has_selinux(),
         }
     }
 }

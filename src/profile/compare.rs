@@ -88,6 +88,8 @@ enum Kind {
     Bound,
     /// A table of such numbers.
     Bounds,
+    /// A list of what is allowed, without which all is.
+    Ports,
     /// Words from the narrowest to the widest; the first is what counts when nothing is said.
     Steps(&'static [&'static str]),
     /// True allows more.
@@ -111,6 +113,7 @@ fn kind(key: &str) -> Kind {
         | "files.unprotect"
         | "files.tmpfs" => Kind::Allows,
         "require" | "seccomp.deny" | "network.deny" | "files.protect" => Kind::Refuses,
+        "network.tcp-connect" | "network.tcp-bind" => Kind::Ports,
         "root.read-only" | "limits.require" => Kind::Guard,
         "seccomp.nesting" | "seccomp.debug" | "seccomp.compat32" => Kind::Switch,
         "network.mode" => Kind::Steps(&["none", "host"]),
@@ -141,6 +144,10 @@ impl Found {
         match kind(key) {
             Kind::Allows => self.lists(key, a, b, Effect::Widens, Effect::Narrows),
             Kind::Refuses => self.lists(key, a, b, Effect::Narrows, Effect::Widens),
+            Kind::Ports if a.is_some() && b.is_some() => {
+                self.lists(key, a, b, Effect::Widens, Effect::Narrows);
+            }
+            Kind::Ports => self.add(by(Some(b.is_none())), key, change),
             Kind::Bound => self.add(by(bound(a, b)), key, change),
             Kind::Bounds => self.bounds(key, a, b),
             Kind::Steps(words) => {

@@ -33,6 +33,8 @@ fn more_widens_and_less_narrows() {
             "[files]\nread = [\"/a\", \"/a/b/c\"]\nhide = [\"/a/b\"]",
         ),
         ("[files]\noverlay = [\"/a\"]", "[files]\nwrite = [\"/a\"]"),
+        ("[network]\ntcp-connect = []", ""),
+        ("[network]\ntcp-bind = []", "[network]\ntcp-bind = [80]"),
         ("", "[capabilities]\nkeep = [\"net_raw\"]"),
         ("[seccomp]\ndeny = [\"socket\"]", ""),
         ("", "[seccomp]\nallow = [\"ptrace\"]"),
@@ -56,6 +58,7 @@ fn more_widens_and_less_narrows() {
 #[test]
 fn what_cannot_be_compared_widens_both_ways() {
     for (a, b) in [
+        ("", "[lsm]\napparmor = \"a\""),
         ("[root]\nimage = \"a\"", "[root]\nimage = \"b\""),
         ("[environment]\nset = { A = \"1\" }", "[environment]\nset = { A = \"2\" }"),
         ("[program]\nworkdir = \"/a\"", "[program]\nworkdir = \"/b\""),

@@ -1,7 +1,8 @@
 //! Laying one profile over another: what the upper one says replaces, lists add up.
 
 use super::{
-    Capabilities, Environment, Files, Identity, Limits, Network, Profile, Program, Root, Seccomp,
+    Capabilities, Environment, Files, Identity, Limits, Lsm, Network, Profile, Program, Root,
+    Seccomp,
 };
 
 impl Profile {
@@ -58,6 +59,8 @@ impl Profile {
                 deny: over.network.deny.or(self.network.deny),
                 publish: over.network.publish.or(self.network.publish),
                 dns: over.network.dns.or(self.network.dns),
+                tcp_connect: either(self.network.tcp_connect, over.network.tcp_connect),
+                tcp_bind: either(self.network.tcp_bind, over.network.tcp_bind),
             },
             limits: Limits {
                 rlimits: {
@@ -89,7 +92,10 @@ impl Profile {
                 rule: joined(self.seccomp.rule, over.seccomp.rule),
             },
             landlock: over.landlock.or(self.landlock),
-            lsm: over.lsm.or(self.lsm),
+            lsm: Lsm {
+                apparmor: over.lsm.apparmor.or(self.lsm.apparmor),
+                selinux: over.lsm.selinux.or(self.lsm.selinux),
+            },
             desktop: over.desktop.or(self.desktop),
         }
     }
@@ -100,6 +106,14 @@ impl Files {
     fn ranks_mut(&mut self) -> impl Iterator<Item = &mut u32> {
         let grants = self.read.iter_mut().chain(&mut self.write).chain(&mut self.overlay);
         grants.map(|grant| &mut grant.rank).chain(self.hide.iter_mut().map(|path| &mut path.rank))
+    }
+}
+
+/// Lists of which an empty one says something else than none.
+fn either<T>(lower: Option<Vec<T>>, upper: Option<Vec<T>>) -> Option<Vec<T>> {
+    match (lower, upper) {
+        (Some(lower), Some(upper)) => Some(joined(lower, upper)),
+        (lower, upper) => upper.or(lower),
     }
 }
 

@@ -35,8 +35,8 @@ pub use parse::parse;
 pub use project::{PROJECT_FILE, Project, Search, Trust};
 pub use values::{
     Capability, CommandName, Control, Duration, EnvName, EnvValue, Hostname, Id, Ids, NetworkMode,
-    Overlay, Pattern, Pull, Reserved, ResourceLimit, ResourceName, Scratch, Size, Terminal,
-    UserSpec,
+    Overlay, Pattern, Port, Pull, Reserved, ResourceLimit, ResourceName, Scratch, SecurityLabel,
+    Size, Terminal, UserSpec,
 };
 
 use crate::image::Reference;
@@ -76,7 +76,7 @@ pub struct Profile {
     /// `[landlock]`: rules beside those that follow from the file grants.
     pub landlock: Option<Reserved>,
     /// `[lsm]`: AppArmor and SELinux.
-    pub lsm: Option<Reserved>,
+    pub lsm: Lsm,
     /// `[desktop]`: display, sound, portals.
     pub desktop: Option<Reserved>,
 }
@@ -172,6 +172,10 @@ pub struct Network {
     pub publish: Option<Reserved>,
     /// Name servers.
     pub dns: Option<Reserved>,
+    /// The TCP ports that the program may connect to; all if not said.
+    pub tcp_connect: Option<Vec<Port>>,
+    /// The TCP ports that it may listen on; all if not said.
+    pub tcp_bind: Option<Vec<Port>>,
 }
 
 /// `[limits]`
@@ -228,6 +232,16 @@ pub struct Seccomp {
     pub compat32: Option<bool>,
     /// Rules with arguments, of which the last one that matches counts.
     pub rule: Vec<SeccompRule>,
+}
+
+/// `[lsm]`
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub struct Lsm {
+    /// The name of a loaded AppArmor profile, which is stacked on what applies already.
+    pub apparmor: Option<SecurityLabel>,
+    /// The SELinux context that the program is executed in.
+    pub selinux: Option<SecurityLabel>,
 }
 
 /// A profile with the name it goes by in messages and in `explain`.

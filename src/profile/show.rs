@@ -7,8 +7,8 @@ use toml::{Table, Value};
 use super::protected::Protected;
 use super::{
     Capability, CommandName, Control, Duration, EnvName, EnvValue, Grant, HostPath, Hostname, Id,
-    Ids, NetworkMode, Overlay, Pattern, Profile, Pull, Reserved, ResourceLimit, RuleArgument,
-    Scratch, SeccompBase, SeccompRule, Size, Terminal, TmpfsGrant, UserSpec, Word,
+    Ids, NetworkMode, Overlay, Pattern, Port, Profile, Pull, Reserved, ResourceLimit, RuleArgument,
+    Scratch, SeccompBase, SeccompRule, SecurityLabel, Size, Terminal, TmpfsGrant, UserSpec, Word,
 };
 use crate::image::Reference;
 use crate::text::plain;
@@ -84,6 +84,8 @@ impl Profile {
             ("network.deny", network.deny.show()),
             ("network.publish", network.publish.show()),
             ("network.dns", network.dns.show()),
+            ("network.tcp-connect", ports(&network.tcp_connect)),
+            ("network.tcp-bind", ports(&network.tcp_bind)),
             ("limits.rlimits", limits.rlimits.show()),
             ("limits.timeout", limits.timeout.show()),
             ("limits.memory", limits.memory.show()),
@@ -104,10 +106,17 @@ impl Profile {
             ("seccomp.compat32", seccomp.compat32.show()),
             ("seccomp.rule", seccomp.rule.show()),
             ("landlock", self.landlock.show()),
-            ("lsm", self.lsm.show()),
+            ("lsm.apparmor", self.lsm.apparmor.show()),
+            ("lsm.selinux", self.lsm.selinux.show()),
             ("desktop", self.desktop.show()),
         ]
     }
+}
+
+/// An empty list of ports is none at all, and no list all of them.
+fn ports(list: &Option<Vec<Port>>) -> Option<Value> {
+    let list = list.as_ref()?;
+    Some(Value::Array(list.iter().map(|port| Value::Integer(port.0.into())).collect()))
 }
 
 /// A value of the language as TOML; `None` where nothing was said.
@@ -184,6 +193,7 @@ as_text! {
     Reference: |reference| reference.to_string();
     Scratch: |scratch| scratch.word().to_owned();
     SeccompBase: |base| base.words();
+    SecurityLabel: |label| label.0.clone();
     Terminal: |terminal| terminal.word().to_owned();
     Word: |word| word.name.clone();
     UserSpec: |spec| match &spec.group {

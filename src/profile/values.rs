@@ -80,6 +80,7 @@ from_text! {
     Ids: "a word";
     NetworkMode: "a word";
     Overlay: "a word";
+    Port: "a port, 1 to 65535" or number;
     Pull: "a word";
     Pattern: "the name of an environment variable, or its beginning and `*`";
     Protected: "the name of a protected path";
@@ -90,6 +91,7 @@ from_text! {
     Comparison: "a comparison";
     ErrnoName: "the name of an errno";
     Bits: "a number" or number;
+    SecurityLabel: "a name";
     Terminal: "a word";
     UserSpec: "a user: a number or \"name[:group]\"" or number;
     Duration: "a time span (30, \"30s\", \"5m\", \"2h\", \"30d\")" or number;
@@ -214,6 +216,10 @@ words! {
         AbstractSockets = "abstract-sockets",
         /// The session keyring of the box's own.
         Keyring = "keyring",
+        /// `network.tcp-connect` and `tcp-bind`.
+        TcpPorts = "tcp-ports",
+        /// `[lsm]`.
+        Lsm = "lsm",
     }
 }
 
@@ -420,6 +426,36 @@ impl FromStr for Pattern {
             None if text.contains('*') => Err(format!("{text:?}: only one `*`, at the end")),
             None => text.parse().map(Pattern::Name),
         }
+    }
+}
+
+/// A TCP port.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(transparent)]
+pub struct Port(pub u16);
+
+impl FromStr for Port {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        let digits = text.bytes().all(|b| b.is_ascii_digit());
+        let port = text.parse().ok().filter(|port| digits && *port > 0);
+        port.map(Port).ok_or_else(|| format!("{text:?} is not a port (1 to 65535)"))
+    }
+}
+
+/// The name of an AppArmor profile, or a SELinux context: one word, since the kernel's interface
+/// separates by spaces.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SecurityLabel(pub String);
+
+impl FromStr for SecurityLabel {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong = |c: char| c.is_whitespace() || c.is_control();
+        if text.is_empty() || text.len() > 4000 || text.contains(wrong) {
+            return Err(format!("{text:?} is not the name of a profile or a label"));
+        }
+        Ok(SecurityLabel(text.to_owned()))
     }
 }
 

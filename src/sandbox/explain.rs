@@ -143,8 +143,25 @@ fn confinement(page: &mut Page, sandbox: &Sandbox) {
         Some(rules) => {
             let scope = if rules.scoped { ", abstract sockets and signals scoped" } else { "" };
             page.line("landlock", &format!("ABI {}{scope}", rules.abi));
+            for (what, list) in [("connect", &rules.tcp_connect), ("listen", &rules.tcp_bind)] {
+                if let Some(list) = list {
+                    let list: Vec<String> = list.iter().map(u16::to_string).collect();
+                    let list = if list.is_empty() { "none".to_owned() } else { list.join(", ") };
+                    page.line(
+                        "",
+                        &format!("{what} to TCP ports: {list}").replace("listen to", "listen on"),
+                    );
+                }
+            }
             for rule in &rules.paths {
                 page.line("", &format!("{:?} {}", rule.access, path(&rule.path)).to_lowercase());
+            }
+        }
+    }
+    if let Some(labels) = &sandbox.lsm {
+        for (what, label) in [("apparmor", &labels.apparmor), ("selinux", &labels.selinux)] {
+            if let Some(label) = label {
+                page.line(what, label);
             }
         }
     }

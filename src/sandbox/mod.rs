@@ -13,6 +13,7 @@ use serde::Serialize;
 pub use resolve::{DEFAULT_PATH, ImageInput, Inputs, Own, filter, resolve};
 
 use crate::confine::landlock::Rules;
+use crate::confine::lsm::Labels;
 use crate::confine::rlimits::Rlimit;
 use crate::confine::seccomp::Filter;
 use crate::host::Source;
@@ -56,6 +57,8 @@ pub struct Sandbox {
     pub seccomp: Option<Filter>,
     /// Which files Landlock lets it use; `None` where that was given up.
     pub landlock: Option<Rules>,
+    /// What the system's own security modules are to do; `None` where nothing was asked for.
+    pub lsm: Option<Labels>,
     /// Which session keyring it has.
     pub keyring: Keyring,
     /// What was asked for and is not enforced on this machine, because the profile allows that.

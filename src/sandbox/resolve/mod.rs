@@ -17,13 +17,14 @@ use std::path::{Path, PathBuf};
 
 use super::{Degraded, Keyring, Mount, Program, Root, Sandbox, What};
 use crate::confine::landlock::{self, Access, Rules};
+use crate::confine::lsm::Labels;
 use crate::confine::rlimits::Rlimit;
 use crate::confine::seccomp::Filter;
 use crate::error::{Error, Result};
 use crate::host::{Host, Source, World};
 use crate::identity::{self, Asked, Identity, Names};
 use crate::image;
-use crate::profile::{Control, NetworkMode, Profile, Size, Terminal};
+use crate::profile::{Control, NetworkMode, Port, Profile, Size, Terminal};
 
 pub use environment::DEFAULT_PATH;
 pub use protect::Own;
@@ -108,6 +109,7 @@ pub fn resolve(inputs: &Inputs<'_>, world: &mut dyn World) -> Result<Sandbox> {
         .collect::<Vec<_>>();
     let nesting = profile.seccomp.nesting.unwrap_or(false);
     let landlock = landlock_rules(profile, host, &root, &mounts, network, &mut degraded)?;
+    let lsm = labels(profile, host, &mut degraded)?;
     let filter = seccomp::filter(profile, host, world)?;
     let no_keys = |filter: &Filter| filter.refuses(&["keyctl", "add_key", "request_key"]);
     let keyring = if !host.keyring {
@@ -141,6 +143,7 @@ pub fn resolve(inputs: &Inputs<'_>, world: &mut dyn World) -> Result<Sandbox> {
         nesting,
         seccomp: filter,
         landlock,
+        lsm,
         keyring,
         degraded,
         notes,
@@ -168,6 +171,29 @@ fn give_up(
     )))
 }
 
+const PORTS_WITHOUT: &str =
+    "TCP ports are told apart by Landlock of Linux 6.7, and nesting is without Landlock";
+
+/// What the profile asks of the system's own security modules. What is not there is refused.
+fn labels(profile: &Profile, host: &Host, degraded: &mut Vec<Degraded>) -> Result<Option<Labels>> {
+    let mut labels = Labels {
+        apparmor: profile.lsm.apparmor.as_ref().map(|label| label.0.clone()),
+        selinux: profile.lsm.selinux.as_ref().map(|label| label.0.clone()),
+    };
+    if labels.apparmor.is_some() && !host.apparmor {
+        let reason = "a profile of AppArmor was asked for, and this kernel has none, or it is off";
+        give_up(profile, Control::Lsm, reason, degraded)?;
+        labels.apparmor = None;
+    }
+    if labels.selinux.is_some() && !host.selinux {
+        let reason = "a label of SELinux was asked for, and this kernel has none, or it is off";
+        give_up(profile, Control::Lsm, reason, degraded)?;
+        labels.selinux = None;
+    }
+    let any = labels.apparmor.is_some() || labels.selinux.is_some();
+    Ok(any.then_some(labels))
+}
+
 fn landlock_rules(
     profile: &Profile,
     host: &Host,
@@ -191,9 +217,22 @@ fn landlock_rules(
         give_up(profile, Control::AbstractSockets, reason, degraded)?;
     }
     if abi == 0 || nesting {
+        if profile.network.tcp_connect.is_some() || profile.network.tcp_bind.is_some() {
+            give_up(profile, Control::TcpPorts, PORTS_WITHOUT, degraded)?;
+        }
         return Ok(None);
     }
-    let mut rules = Rules { abi, scoped, paths: Vec::new() };
+    let wanted = &profile.network;
+    let asked = wanted.tcp_connect.is_some() || wanted.tcp_bind.is_some();
+    if asked && abi < landlock::PORTS_SINCE {
+        give_up(profile, Control::TcpPorts, PORTS_WITHOUT, degraded)?;
+    }
+    let ports = |list: &Option<Vec<Port>>| {
+        let list = list.as_ref().filter(|_| abi >= landlock::PORTS_SINCE)?;
+        Some(list.iter().map(|port| port.0).collect())
+    };
+    let (tcp_connect, tcp_bind) = (ports(&wanted.tcp_connect), ports(&wanted.tcp_bind));
+    let mut rules = Rules { abi, scoped, paths: Vec::new(), tcp_connect, tcp_bind };
     rules.add("/", if root.is_writable() { Access::Write } else { Access::Read });
     for mount in mounts {
         match &mount.what {
