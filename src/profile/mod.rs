@@ -12,6 +12,7 @@ mod grants;
 mod library;
 mod lint;
 mod merge;
+mod names;
 mod parse;
 pub mod places;
 mod project;
@@ -31,12 +32,12 @@ pub use filters::{
 pub use grants::{Grant, HostPath, Origin, TmpfsGrant, Word};
 pub use library::{Layers, Library, Listed, shipped};
 pub use lint::{Level, Lint};
+pub use names::{CommandName, Port, SecurityLabel};
 pub use parse::parse;
 pub use project::{PROJECT_FILE, Project, Search, Trust};
 pub use values::{
-    Capability, CommandName, Control, Duration, EnvName, EnvValue, Hostname, Id, Ids, NetworkMode,
-    Overlay, Pattern, Port, Pull, Reserved, ResourceLimit, ResourceName, Scratch, SecurityLabel,
-    Size, Terminal, UserSpec,
+    Capability, Control, Duration, EnvName, EnvValue, Hostname, Id, Ids, NetworkMode, Overlay,
+    Pattern, Pull, Reserved, ResourceLimit, ResourceName, Scratch, Size, Terminal, UserSpec,
 };
 
 use crate::image::Reference;
