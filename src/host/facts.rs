@@ -69,6 +69,8 @@ pub struct Directories {
     pub caller: Caller,
     /// `$XDG_DATA_HOME`, unless neither it nor a home is known.
     pub data: Option<PathBuf>,
+    /// `$XDG_RUNTIME_DIR`.
+    pub runtime: Option<PathBuf>,
 }
 
 impl Directories {
@@ -97,6 +99,7 @@ impl Directories {
         };
         Directories {
             data: below("XDG_DATA_HOME", ".local/share"),
+            runtime: absolute("XDG_RUNTIME_DIR"),
             caller: Caller { uid, gid: unistd::getgid().as_raw(), name, home },
         }
     }

@@ -65,7 +65,7 @@ fn die_with_the_supervisor(channel: &Channel) -> Result<()> {
 impl<'a> Maker<'a> {
     fn perform(&mut self, sandbox: &'a Sandbox, step: Step<'_>) -> Result<()> {
         match step {
-            Step::IdMaps => write_id_maps(sandbox),
+            Step::IdMaps => write_id_maps(&sandbox.identity.uid_map(), &sandbox.identity.gid_map()),
             Step::Keyring => {
                 process::join_session_keyring(None).during("join", "a new session keyring")
             }
@@ -184,7 +184,8 @@ fn find_again(source: &Source) -> Result<OwnedFd> {
 
 /// One id each, written by this process itself: the kernel allows an unprivileged process exactly
 /// that, once setgroups is given up (user_namespaces(7)).
-fn write_id_maps(sandbox: &Sandbox) -> Result<()> {
+/// Writes this process's id maps, of one id each.
+pub(super) fn write_id_maps(uids: &str, gids: &str) -> Result<()> {
     let write = |path: &str, content: &str| {
         let fd = openat(fs::cwd(), path, OFlag::O_WRONLY | OFlag::O_CLOEXEC, Mode::empty())
             .at("open", path)?;
@@ -194,8 +195,8 @@ fn write_id_maps(sandbox: &Sandbox) -> Result<()> {
         error.hint("the system restricts user namespaces; `casemate doctor` names what to change")
     };
     write("/proc/self/setgroups", "deny").map_err(hint)?;
-    write("/proc/self/uid_map", &sandbox.identity.uid_map()).map_err(hint)?;
-    write("/proc/self/gid_map", &sandbox.identity.gid_map()).map_err(hint)
+    write("/proc/self/uid_map", uids).map_err(hint)?;
+    write("/proc/self/gid_map", gids).map_err(hint)
 }
 
 /// A pseudo-terminal of the box's own devpts: this process leads its session, the supervisor gets

@@ -124,7 +124,7 @@ pub(crate) fn server(layers: &[PathBuf], owners: Owners) -> (Child, Channel) {
             let (_, fds) = theirs.receive(16).unwrap().unwrap();
             Ok::<_, Error>(fds.into_iter().next().unwrap())
         };
-        if let Err(error) = serve(&file_system, &[theirs.as_fd()], receive) {
+        if let Err(error) = serve(&file_system, &[theirs.as_fd()], None, receive) {
             eprintln!("{error}");
             clone::exit_now(3);
         }

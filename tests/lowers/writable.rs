@@ -49,7 +49,7 @@ pub(crate) fn in_writable_box(
             let (_, fds) = theirs.receive(16).unwrap().unwrap();
             Ok::<_, Error>(fds.into_iter().next().unwrap())
         };
-        if let Err(error) = serve(&file_system, &[theirs.as_fd()], receive) {
+        if let Err(error) = serve(&file_system, &[theirs.as_fd()], None, receive) {
             eprintln!("{error}");
             clone::exit_now(3);
         }
