@@ -207,7 +207,8 @@ impl Writable {
         from: &Attributes,
         data: Data,
     ) -> Result<Copy, Errno> {
-        let form = Form::for_kind(from.kind);
+        let kept = self.to_keep(from.kind, from.mode, (from.uid, from.gid), from.device);
+        let form = Form::with(from.kind, kept);
         let work = &*self.work;
         let mtime = TimeSpec::new(from.mtime.0, i64::from(from.mtime.1));
         let fd = match form {
@@ -235,11 +236,13 @@ impl Writable {
         if from.kind == Kind::File && data == Data::All {
             self.copy_data(&*self.lowers.open(lower)?, &fd, from.size)?;
         }
+        if from.kind == Kind::Symlink {
+            write_all(&fd, self.lowers.target(lower)?, 0)?;
+        }
         for (name, value) in self.lowers.xattrs(lower) {
             let name = std::ffi::CString::new(name).map_err(|_| Errno::EIO)?;
             sys::fs::set_xattr(&fd, &name, value).map_err(errno)?;
         }
-        let kept = self.to_keep(from.kind, from.mode, (from.uid, from.gid), from.device);
         self.keep(&fd, form, from.mode, None, kept)?;
         futimens(&fd, &mtime, &mtime)?;
         let ino = fstat(&fd)?.st_ino;
@@ -318,7 +321,7 @@ impl Writable {
 }
 
 /// pwrite(2) until all is written.
-fn write_all(to: &OwnedFd, bytes: &[u8], at: i64) -> Result<(), Errno> {
+pub(super) fn write_all(to: &OwnedFd, bytes: &[u8], at: i64) -> Result<(), Errno> {
     let mut done = 0;
     while let Some(rest) = bytes.get(done..).filter(|rest| !rest.is_empty()) {
         match pwrite(to, rest, at + done as i64) {

@@ -105,7 +105,7 @@ impl Writable {
             let opened = self.open_usable(upper, name, stat, form)?;
             kept = self.read_kept(&opened)?;
             match kept.and_then(|kept| kept.kind) {
-                Some(Kind::Directory | Kind::Symlink | Kind::Whiteout) | None => (),
+                Some(Kind::Directory | Kind::Whiteout) | None => (),
                 Some(_) if form == Form::Directory => (),
                 Some(stands_for) => kind = stands_for,
             }
@@ -234,7 +234,11 @@ impl Writable {
         let links = |found: u32| match shared {
             Some(Shared { links, .. }) => links,
             None if view.is_temporary => 0,
-            None if view.kind == Kind::Directory => u32::from(has_name || id == super::table::ROOT),
+            // How many directories a merged one has is not known without going through it.
+            None if view.kind == Kind::Directory => match has_name || id == super::table::ROOT {
+                true if view.lower.is_none() => found,
+                is_there => u32::from(is_there),
+            },
             None => found,
         };
         match (view.upper, view.lower) {

@@ -9,12 +9,13 @@ use nix::sys::stat::{FileStat, Mode, SFlag, fstat, mkdirat, mknodat};
 use nix::unistd::{linkat, symlinkat};
 
 use super::Writable;
-use super::copy_up::{Data, rename};
+use super::copy_up::{Data, rename, write_all};
 use super::find::{Dir, OPAQUE};
 use super::kept::{errno, physical};
 use super::place::{Form, is_whiteout, open_name, stat_name};
 use super::table::{Shared, View, WORK};
 use crate::index::Kind;
+use crate::index::override_stat::Override;
 use crate::overlay::common::NAME_MAX;
 use crate::overlay::owners::Owners;
 use crate::overlay::wire::Entry;
@@ -69,7 +70,7 @@ impl Writable {
         let hides = below.is_some() && new.kind == Kind::Directory;
         let in_place = kept.is_none() && !hides;
         let first =
-            if in_place { self.make_at(upper, name, new, mode) } else { Err(Errno::EEXIST) };
+            if in_place { self.make_at(upper, name, new, mode, None) } else { Err(Errno::EEXIST) };
         let (fd, stat) = match first {
             Err(Errno::EEXIST) => {
                 let hidden = match stat_name(upper, name)? {
@@ -94,7 +95,8 @@ impl Writable {
         if let Some(fd) = fd {
             self.files.keep(id, &Arc::new(fd));
         }
-        Ok(self.entry(id, self.shown(&view, &stat, 1)))
+        let links = u32::try_from(stat.st_nlink).unwrap_or(u32::MAX);
+        Ok(self.entry(id, self.shown(&view, &stat, links)))
     }
 
     fn is_whited(&self, upper: &OwnedFd, name: &[u8]) -> Result<bool, Errno> {
@@ -114,13 +116,16 @@ impl Writable {
         name: &[u8],
         new: &New<'_>,
         mode: u32,
+        kept: Option<Override>,
     ) -> Result<(Option<OwnedFd>, FileStat), Errno> {
-        let form = Form::for_kind(new.kind);
+        let form = Form::with(new.kind, kept);
         let wanted = physical(form, mode);
         let fd = match form {
             Form::File => {
                 let flags = OFlag::O_RDWR | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOATIME;
-                open_name(dir, name, flags, wanted)?
+                let fd = open_name(dir, name, flags, wanted)?;
+                write_all(&fd, new.target, 0)?;
+                fd
             }
             Form::Directory => {
                 mkdirat(dir, name, Mode::from_bits_truncate(wanted))?;
@@ -152,14 +157,14 @@ impl Writable {
         name: &[u8],
         new: &New<'_>,
         mode: u32,
-        kept: Option<crate::index::override_stat::Override>,
+        kept: Option<Override>,
         over_whiteout: bool,
     ) -> Result<(Option<OwnedFd>, FileStat), Errno> {
         let aside = self.fresh_name();
         let done = (|| {
-            let (fd, _) = self.make_at(&self.work, &aside, new, mode)?;
+            let (fd, _) = self.make_at(&self.work, &aside, new, mode, kept)?;
             if let Some(fd) = &fd {
-                let form = Form::for_kind(new.kind);
+                let form = Form::with(new.kind, kept);
                 if kept.is_some() {
                     self.keep(fd, form, mode, None, kept)?;
                 }
@@ -200,7 +205,7 @@ impl Writable {
         };
         let kept = self.to_keep(Kind::File, mode, owner, (0, 0));
         let done = (|| {
-            let (fd, stat) = self.make_at(&self.work, &name, new, mode)?;
+            let (fd, stat) = self.make_at(&self.work, &name, new, mode, kept)?;
             if let Some(fd) = &fd
                 && kept.is_some()
             {

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use nix::errno::Errno;
 
 use super::super::lowers::Id;
+use super::place::Form;
 use crate::index::Kind;
 use crate::index::override_stat::Override;
 
@@ -44,6 +45,13 @@ pub(super) struct View {
     pub(super) kept: Option<Override>,
     /// It is an open file that never had a name; the one in the work directory does not count.
     pub(super) is_temporary: bool,
+}
+
+impl View {
+    /// What it is in the upper directory.
+    pub(super) fn form(&self) -> Form {
+        Form::with(self.kind, self.kept)
+    }
 }
 
 struct Node {
@@ -151,6 +159,10 @@ impl Table {
 
     pub(super) fn name(&self, id: u64) -> Option<Name> {
         self.nodes.get(&id).and_then(|node| node.names.first()).cloned()
+    }
+
+    pub(super) fn all_names(&self, id: u64) -> Vec<Name> {
+        self.nodes.get(&id).map(|node| node.names.clone()).unwrap_or_default()
     }
 
     /// How many names are known.
@@ -272,6 +284,25 @@ impl Table {
                 view.lower = None;
             }
         });
+    }
+
+    /// Notes that another file is in the upper directory for a node, under all of its names.
+    pub(super) fn replace_upper(&mut self, id: u64, ino: u64, number: u64, kept: Override) {
+        let Some(node) = self.nodes.get_mut(&id) else { return };
+        if let Some(before) = node.view.upper.replace(ino) {
+            // Its number may be another file's soon.
+            if self.by_upper.get(&before) == Some(&id) {
+                self.by_upper.remove(&before);
+            }
+            if let Some(origin) = self.origins.remove(&before) {
+                self.origins.insert(ino, origin);
+            }
+        }
+        (node.view.number, node.view.kept) = (number, Some(kept));
+        if let Some(shared) = node.view.origin.and_then(|origin| self.shared.get_mut(&origin)) {
+            shared.upper = Some(ino);
+        }
+        self.by_upper.insert(ino, id);
     }
 
     /// The kernel gives up so many lookups.
