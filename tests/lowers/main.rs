@@ -5,6 +5,8 @@
 #[path = "../common/mod.rs"]
 mod common;
 mod listing;
+mod many;
+mod pjdfstest;
 mod scene;
 mod writable;
 

@@ -1,0 +1,119 @@
+//! A box with 65,536 ids: a writable file system that shows the image's own owners.
+
+use std::fs::{self, File};
+use std::io::{Read, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use casemate::error::Error;
+use casemate::overlay::{Mounting, Owners, Upper, Writable, mount, serve};
+use casemate::sys::channel::Channel;
+use casemate::sys::clone::{self, Change};
+use casemate::sys::fuse;
+use casemate::sys::mount::attach;
+use nix::sched::{CloneFlags, unshare};
+use nix::unistd::{Gid, Uid, chown, setgroups, setresgid, setresuid};
+
+use crate::common::require_root;
+use crate::scene::{USER, fork, lowers};
+
+/// Ids that own nothing on this machine; the box's are these but for its root, who is the user.
+const IDS: u32 = 100_000;
+
+/// Where a test of root's has its directory, in the process that has a /dev/fuse for everybody.
+const HOME: &str = "CASEMATE_TEST_MANY_IDS";
+
+/// Runs a test's body with an empty directory of the user's, as root: only root can give a box the ids
+/// of others without a helper.
+pub(crate) fn as_root(test: &str, body: impl FnOnce(&Path)) {
+    if let Some(home) = std::env::var_os(HOME) {
+        return body(Path::new(&home));
+    }
+    if !require_root() {
+        return;
+    }
+    let home = tempfile::tempdir_in("/var/tmp").unwrap();
+    // The others in the box have to come through.
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    fs::set_permissions(home.path(), mode).unwrap();
+    chown(home.path(), Some(Uid::from_raw(USER)), Some(Gid::from_raw(USER))).unwrap();
+    let script = "mknod -m 666 \"$1/fuse\" c 10 229 && mount --bind \"$1/fuse\" /dev/fuse && \
+        exec \"$0\" \"$2\" --exact --nocapture --include-ignored";
+    let output = Command::new("unshare")
+        .args(["--mount", "sh", "-c", script])
+        .arg(std::env::current_exe().unwrap())
+        .arg(home.path())
+        .arg(test)
+        .env(HOME, home.path())
+        .output()
+        .unwrap();
+    let text = [&output.stdout[..], &output.stderr].map(String::from_utf8_lossy).concat();
+    assert!(output.status.success() && text.contains("1 passed"), "as root:\n{text}");
+}
+
+/// Becomes the user that the server and the box belong to.
+fn become_user() {
+    let (uid, gid) = (Uid::from_raw(USER), Gid::from_raw(USER));
+    setgroups(&[]).unwrap();
+    setresgid(gid, gid, gid).unwrap();
+    setresuid(uid, uid, uid).unwrap();
+}
+
+/// Runs `body` as the root of a box: the layers with an upper directory in `home`, served by a process
+/// of the user's outside.
+pub(crate) fn in_box_of_many_ids(home: &Path, layers: &[PathBuf], body: impl FnOnce(&Path)) {
+    let (ours, theirs) = Channel::pair().unwrap();
+    let layers = layers.to_vec();
+    let upper = home.to_owned();
+    let server = fork(|| {
+        become_user();
+        let dirs = ["upper", "work"].map(|name| {
+            let path = upper.join(name);
+            fs::create_dir_all(&path).unwrap();
+            OwnedFd::from(File::open(path).unwrap())
+        });
+        let [directory, work] = dirs;
+        let upper = Upper { directory, work, is_volatile: true, has_xattrs: true };
+        let file_system = Writable::new(lowers(&layers), Owners::Image, upper).unwrap();
+        let receive = || {
+            let (_, fds) = theirs.receive(16).unwrap().unwrap();
+            Ok::<_, Error>(fds.into_iter().next().unwrap())
+        };
+        if let Err(error) = serve(&file_system, &[theirs.as_fd()], receive) {
+            eprintln!("{error}");
+            clone::exit_now(3);
+        }
+    });
+    let at = home.join("root");
+    let (mut outside, mut inside) = UnixStream::pair().unwrap();
+    let inner = fork(|| {
+        drop(theirs);
+        become_user();
+        fs::create_dir_all(&at).unwrap();
+        unshare(CloneFlags::CLONE_NEWUSER).unwrap();
+        inside.write_all(b"u").unwrap();
+        inside.read_exact(&mut [0]).unwrap();
+        unshare(CloneFlags::CLONE_NEWNS).unwrap();
+        setgroups(&[]).unwrap();
+        let device = fuse::open_device().unwrap();
+        let how = Mounting { uid: 0, gid: 0, for_all: true, read_only: false };
+        let made = mount(&device, &how).unwrap();
+        ours.send(b"device", &[device.as_fd()]).unwrap();
+        drop(device);
+        attach(made, File::open(&at).unwrap()).unwrap();
+        drop(ours);
+        body(&at);
+    });
+    // A box that fails closes the other end, and nobody waits.
+    drop(inside);
+    outside.read_exact(&mut [0]).expect("the box is there");
+    for map in ["uid_map", "gid_map"] {
+        let map = format!("/proc/{}/{map}", inner.pid);
+        fs::write(map, format!("0 {USER} 1\n1 {IDS} 65535\n")).unwrap();
+    }
+    outside.write_all(b"m").unwrap();
+    assert_eq!(clone::wait_for_end(&inner.pidfd).unwrap(), Change::Exited(0), "in the box");
+    assert_eq!(clone::wait_for_end(&server.pidfd).unwrap(), Change::Exited(0), "the server");
+}
