@@ -27,6 +27,8 @@ pub(crate) enum Place<'a> {
     Disk(&'a Path),
     /// In memory that the box has mounted, of so many bytes.
     Memory(u64),
+    /// The same, for so many inodes; attributes and hard links count too.
+    Inodes(u64),
 }
 
 /// Runs `body` in a box: the layers with an upper directory, served by a process outside.
@@ -62,12 +64,12 @@ pub(crate) fn in_writable_box(
         enter_namespaces();
         let base = match place {
             Place::Disk(path) => path.to_path_buf(),
-            Place::Memory(size) => {
+            Place::Memory(number) | Place::Inodes(number) => {
                 let memory = home.join("memory");
                 fs::create_dir_all(&memory).unwrap();
                 let context = Context::open(c"tmpfs").unwrap();
-                let size = CString::new(size.to_string()).unwrap();
-                context.set(c"size", &size).unwrap();
+                let key = if matches!(place, Place::Memory(_)) { c"size" } else { c"nr_inodes" };
+                context.set(key, &CString::new(number.to_string()).unwrap()).unwrap();
                 let made = context.mount(Attributes::SAFE).unwrap();
                 attach(made, File::open(&memory).unwrap()).unwrap();
                 memory

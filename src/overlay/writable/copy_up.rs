@@ -81,7 +81,8 @@ impl Writable {
             None => self.keep_unnamed(id, &copy),
         };
         if done.is_err() {
-            self.drop_from_work(&copy.name);
+            let is_dir = from.kind == Kind::Directory;
+            self.drop_made(&copy.name, is_dir);
         }
         done
     }
@@ -183,11 +184,8 @@ impl Writable {
     }
 
     /// Removes from the work directory what was made for something that then failed.
-    pub(super) fn drop_made(&self, name: &[u8], kind: Kind) {
-        let flag = match kind {
-            Kind::Directory => UnlinkatFlags::RemoveDir,
-            _ => UnlinkatFlags::NoRemoveDir,
-        };
+    pub(super) fn drop_made(&self, name: &[u8], is_dir: bool) {
+        let flag = if is_dir { UnlinkatFlags::RemoveDir } else { UnlinkatFlags::NoRemoveDir };
         let _stays_until_then = unlinkat(&*self.work, name, flag);
     }
 
@@ -195,7 +193,7 @@ impl Writable {
         let name = self.fresh_name();
         let made = self.copy_as(&name, lower, from, data);
         if made.is_err() {
-            self.drop_made(&name, from.kind);
+            self.drop_made(&name, from.kind == Kind::Directory);
         }
         made
     }

@@ -209,6 +209,23 @@ impl Table {
         Ok(id)
     }
 
+    /// `ENFILE` where there is no room for another node.
+    pub(super) fn check_room(&self) -> Result<(), Errno> {
+        if self.nodes.len() >= MOST_NODES { Err(Errno::ENFILE) } else { Ok(()) }
+    }
+
+    /// The node of something that was just made, for which there was room.
+    pub(super) fn enter_made(&mut self, view: View, dir: u64, name: &[u8]) -> u64 {
+        if let Some(ino) = view.upper {
+            self.origins.remove(&ino);
+        }
+        let id = self.next;
+        self.next += 1;
+        self.insert(id, view);
+        self.add_name(id, dir, name);
+        id
+    }
+
     /// One more lookup of a node that is known.
     pub(super) fn again(&mut self, id: u64) -> bool {
         match self.nodes.get_mut(&id) {
