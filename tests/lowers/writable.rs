@@ -272,6 +272,38 @@ fn removed_files_stay_usable_and_their_number_is_bounded() {
     });
 }
 
+#[test]
+fn times_of_birth_are_those_of_what_is_made() {
+    as_user("writable::times_of_birth_are_those_of_what_is_made", |home| {
+        let layer = home.join("layer");
+        file(&layer.join("dir/file"), "lower");
+        in_writable_box(home, &[layer], &Place::Disk(home), |fuse| {
+            let birth = |name: &str| fs::symlink_metadata(fuse.join(name)).unwrap().created().ok();
+            let before = std::time::SystemTime::now() - Duration::from_secs(1);
+            fs::write(fuse.join("new"), "new").unwrap();
+            fs::create_dir(fuse.join("new-dir")).unwrap();
+            std::os::unix::fs::symlink("new", fuse.join("link")).unwrap();
+            let born = ["new", "new-dir", "link"].map(|name| birth(name).unwrap());
+            for born in born {
+                assert!(born > before && born < before + Duration::from_secs(60));
+            }
+            // Neither an image nor a copy of something in it has one.
+            for _ in 0..2 {
+                assert_eq!(["dir", "dir/file"].map(birth), [None, None]);
+                fs::set_permissions(fuse.join("dir/file"), fs::Permissions::from_mode(0o600))
+                    .unwrap();
+            }
+            // It stays, whatever else changes.
+            std::thread::sleep(Duration::from_millis(20));
+            fs::write(fuse.join("new"), "changed").unwrap();
+            fs::rename(fuse.join("new"), fuse.join("dir/moved")).unwrap();
+            let metadata = fs::metadata(fuse.join("dir/moved")).unwrap();
+            assert_eq!(metadata.created().unwrap(), born[0]);
+            assert!(metadata.modified().unwrap() > born[0] && metadata.len() == 7);
+        });
+    });
+}
+
 /// By hand: `TRY_LAYERS` (separated by colons, the topmost first), `TRY_UPPER` (a directory for
 /// `upper` and `work`; with `TRY_MEMORY` they are in memory) and `TRY_COMMAND`, which a shell runs in
 /// the mount's root. With `TRY_NO_XATTRS` there are no attributes.

@@ -224,6 +224,16 @@ impl Writable {
         self.attributes_of(id, None)
     }
 
+    /// When something was made, where that was in this mount or in an earlier one with the same upper
+    /// directory: no image tells it, and of a copy the disk has the wrong one.
+    pub(super) fn birth_time(&self, id: u64) -> Result<Option<(i64, u32)>, Errno> {
+        let view = self.table().view(id)?;
+        if view.upper.is_none() || view.lower.is_some() || view.origin.is_some() {
+            return Ok(None);
+        }
+        sys::fs::birth_time(&*self.upper(id)?).map_err(errno)
+    }
+
     fn attributes_of(&self, id: u64, stat: Option<&FileStat>) -> Result<Attributes, Errno> {
         let (view, shared, has_name) = {
             let table = self.table();

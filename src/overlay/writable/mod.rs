@@ -285,6 +285,10 @@ impl FileSystem for Writable {
             Operation::GetAttributes { .. } => {
                 answer.put_attributes(&self.attributes(node)?, Timeout::NEVER)
             }
+            Operation::StatX { .. } => {
+                let birth = self.birth_time(node)?;
+                answer.put_statx(&self.attributes(node)?, birth, Timeout::NEVER)
+            }
             Operation::SetAttributes(change) => {
                 self.set_attributes(node, change)?;
                 answer.put_attributes(&self.attributes(node)?, Timeout::NEVER)
@@ -367,7 +371,6 @@ impl FileSystem for Writable {
             | Operation::OpenDirectory(_)
             | Operation::Create { .. }
             | Operation::Flush { .. }
-            | Operation::StatX { .. }
             | Operation::Interrupt { .. }
             | Operation::Other(_) => Err(Errno::ENOSYS),
         }

@@ -19,8 +19,10 @@ pub(super) const ROOT: u64 = super::super::wire::ROOT;
 /// The work directory, as what a name may be in. The kernel knows no such node.
 pub(super) const WORK: u64 = 0;
 
-/// The most nodes; some 250 bytes each.
-const MOST_NODES: usize = 2 << 20;
+/// The most nodes. With names of 16 bytes each takes 220 to 400 bytes, by how full the maps are
+/// (measured with 200,000 to a million); with one more than seven eighths of 2 Mi they would double
+/// again. So all of them are some 500 MB.
+const MOST_NODES: usize = (2 << 20) / 8 * 7 - 64;
 
 /// A name in a directory.
 #[derive(Debug, Clone, PartialEq, Eq)]
