@@ -1,8 +1,9 @@
 //! A box with 65,536 ids: a writable file system that shows the image's own owners.
 
-use std::fs::{self, File};
+use std::fs::{self, File, Permissions};
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, lchown, symlink};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -116,4 +117,113 @@ pub(crate) fn in_box_of_many_ids(home: &Path, layers: &[PathBuf], body: impl FnO
     outside.write_all(b"m").unwrap();
     assert_eq!(clone::wait_for_end(&inner.pidfd).unwrap(), Change::Exited(0), "in the box");
     assert_eq!(clone::wait_for_end(&server.pidfd).unwrap(), Change::Exited(0), "the server");
+}
+
+/// Type and permissions, owner, group, links.
+fn told(path: &Path) -> (u32, u32, u32, u64) {
+    let found = fs::symlink_metadata(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+    (found.mode(), found.uid(), found.gid(), found.nlink())
+}
+
+#[test]
+fn everything_has_an_owner_and_keeps_it() {
+    as_root("many::everything_has_an_owner_and_keeps_it", |home| {
+        let layer = home.join("layer");
+        fs::create_dir(&layer).unwrap();
+        fs::write(layer.join("file"), "lower").unwrap();
+        symlink("file", layer.join("link")).unwrap();
+        symlink("file", layer.join("twice")).unwrap();
+        fs::hard_link(layer.join("twice"), layer.join("again")).unwrap();
+        let layers = [layer];
+        let fifo = |path: PathBuf, mode| {
+            nix::unistd::mkfifo(&path, nix::sys::stat::Mode::from_bits_truncate(mode)).unwrap();
+        };
+        let expected = |root: &Path| {
+            let links = libc::S_IFLNK | 0o777;
+            for (name, found) in [
+                ("file", (libc::S_IFREG | 0o4711, 7, 8, 1)),
+                ("link", (links, 7, 8, 1)),
+                ("new-link", (links, 9, 10, 1)),
+                ("fifo", (libc::S_IFIFO | 0o111, 11, 12, 2)),
+                ("fifo-too", (libc::S_IFIFO | 0o111, 11, 12, 2)),
+                ("socket", (libc::S_IFSOCK | 0o700, 13, 14, 1)),
+                ("dir", (libc::S_IFDIR | 0o2770, 15, 16, 3)),
+                ("dir/in", (libc::S_IFDIR | 0o2755, 0, 16, 2)),
+                ("dir/file", (libc::S_IFREG | 0o644, 0, 16, 1)),
+            ] {
+                assert_eq!(told(&root.join(name)), found, "{name}");
+            }
+            for link in ["link", "new-link"] {
+                assert_eq!(fs::read_link(root.join(link)).unwrap(), Path::new("file"));
+                assert_eq!(fs::symlink_metadata(root.join(link)).unwrap().len(), 4);
+                assert_eq!(fs::read_to_string(root.join(link)).unwrap(), "lower");
+            }
+        };
+        in_box_of_many_ids(home, &layers, |root| {
+            let at = |name: &str| root.join(name);
+            let own = |name: &str, uid, gid| lchown(at(name), Some(uid), Some(gid));
+            nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o022));
+            own("file", 7, 8).unwrap();
+            fs::set_permissions(at("file"), Permissions::from_mode(0o4711)).unwrap();
+            let before = fs::symlink_metadata(at("link")).unwrap();
+            own("link", 7, 8).unwrap();
+            let after = fs::symlink_metadata(at("link")).unwrap();
+            assert_eq!((before.ino(), before.mtime()), (after.ino(), after.mtime()));
+            symlink("file", at("new-link")).unwrap();
+            own("new-link", 9, 10).unwrap();
+            fifo(at("fifo"), 0o644);
+            fs::hard_link(at("fifo"), at("fifo-too")).unwrap();
+            own("fifo", 11, 12).unwrap();
+            fs::set_permissions(at("fifo"), Permissions::from_mode(0o111)).unwrap();
+            drop(std::os::unix::net::UnixListener::bind(at("socket")).unwrap());
+            fs::set_permissions(at("socket"), Permissions::from_mode(0o700)).unwrap();
+            own("socket", 13, 14).unwrap();
+            fs::create_dir(at("dir")).unwrap();
+            own("dir", 15, 16).unwrap();
+            fs::set_permissions(at("dir"), Permissions::from_mode(0o2770)).unwrap();
+            fs::create_dir(at("dir/in")).unwrap();
+            fs::write(at("dir/file"), "").unwrap();
+            // Two names of one file of the layer.
+            own("twice", 7, 8).unwrap();
+            assert_eq!((told(&at("twice")).1, told(&at("again")).1), (7, 7));
+            symlink("file", at("one")).unwrap();
+            fs::hard_link(at("one"), at("other")).unwrap();
+            // What was a FIFO still is one.
+            let reader = std::thread::spawn({
+                let fifo = at("fifo-too");
+                move || fs::read_to_string(fifo).unwrap()
+            });
+            fs::write(at("fifo"), "through").unwrap();
+            assert_eq!(reader.join().unwrap(), "through");
+            expected(root);
+            // A write takes the privilege.
+            fs::copy(at("file"), at("copy")).unwrap();
+            own("copy", 7, 8).unwrap();
+            fs::set_permissions(at("copy"), Permissions::from_mode(0o6755)).unwrap();
+            let mut user = Command::new("setpriv");
+            user.args([
+                "--reuid",
+                "7",
+                "--regid",
+                "8",
+                "--clear-groups",
+                "sh",
+                "-c",
+                "echo x >>copy",
+            ]);
+            assert!(user.current_dir(root).status().unwrap().success());
+            assert_eq!(told(&at("copy")), (libc::S_IFREG | 0o755, 7, 8, 1));
+        });
+        // And in the next box.
+        in_box_of_many_ids(home, &layers, |root| {
+            expected(root);
+            // Its other name is not known yet, and is not to become another file by that.
+            let own = || lchown(root.join("one"), Some(7), Some(8));
+            assert_eq!(own().unwrap_err().raw_os_error(), Some(libc::EPERM));
+            let links = libc::S_IFLNK | 0o777;
+            assert_eq!(told(&root.join("other")), (links, 0, 0, 2));
+            own().unwrap();
+            assert_eq!(told(&root.join("other")), (links, 7, 8, 2));
+        });
+    });
 }
