@@ -105,8 +105,9 @@ pub(crate) fn give_up<'a>(
     kept: impl Iterator<Item = BorrowedFd<'a>>,
     first: Option<OwnedFd>,
 ) -> Result<()> {
-    // A caller's limit on the size of files is to stop the copy that meets it, not the server.
-    process::ignore_file_size_signal();
+    // A caller's limit on the size of files is to stop the copy that meets it, not the server, and
+    // one on processor time is the caller's own.
+    process::ignore_limit_signals();
     let null = fs::openat2(fs::cwd(), "/dev/null", libc::O_RDWR, 0, fs::Resolve::NoSymlinks)
         .at("open", "/dev/null")?;
     for number in 0..3 {

@@ -24,7 +24,7 @@ use nix::sys::stat::{Mode, SFlag, mknod};
 use nix::unistd::{Gid, Uid, chown, getegid, geteuid};
 
 /// An ordinary user that owns nothing else.
-const USER: u32 = 64322;
+pub(crate) const USER: u32 = 64322;
 
 /// Runs a test's body with an empty directory, as an ordinary user who may open /dev/fuse. Root
 /// gives it to that user in a mount namespace, where the machine does not give it to everybody.
