@@ -12,6 +12,7 @@ mod mount;
 mod owners;
 mod readonly;
 mod server;
+mod turns;
 pub mod wire;
 mod writable;
 

@@ -2,11 +2,15 @@
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::unistd::{Pid, read, write};
 
+use super::turns::{Turn, Turns};
 use super::wire::{Answer, Features, Limits, MIN_REQUEST, Operation, REQUEST_HEADER, Request};
 use crate::confine::landlock::{self, Access};
 use crate::confine::seccomp::{Architecture, Policy};
@@ -18,6 +22,9 @@ const MOST_THREADS: usize = 4;
 
 /// The longest answer: what a read of [`Limits::pages`] gives.
 const LONGEST_ANSWER: usize = 1 << 20;
+
+/// How long a thread looks for the next request before it sleeps.
+const LOOK: Duration = Duration::from_micros(50);
 
 /// A thread's stack in bytes. Nothing here goes deep.
 const STACK: usize = 256 << 10;
@@ -67,10 +74,10 @@ pub fn serve(
         error.hint("the server of a FUSE overlay needs Landlock; `--overlay kernel` does without")
     })?;
     let filter = file_system.calls(Architecture::native()).compile()?;
+    let turns = Turns::new();
     let mut workers = Vec::new();
-    for processor in processors.iter().copied() {
-        let limits = file_system.limits();
-        workers.push(Worker::new(file_system, processor, &filter, limits));
+    for (rank, processor) in (0..).zip(processors.iter().copied()) {
+        workers.push(Worker::new(file_system, rank, processor, &filter, &turns));
     }
     let device = device()?;
     let mut workers = workers.into_iter();
@@ -88,7 +95,9 @@ pub fn serve(
                 .spawn_scoped(scope, move || worker.run(&own))
                 .during("start", "a thread of the overlay's server")?;
         }
-        first.run(&device)
+        let served = first.run(&device);
+        turns.end();
+        served
     })
 }
 
@@ -125,8 +134,11 @@ pub(crate) fn give_up<'a>(
 /// One thread.
 struct Worker<'a, F> {
     file_system: &'a F,
+    /// 0 for the first.
+    rank: u32,
     processor: usize,
     filter: &'a [seccomp::Instruction],
+    turns: &'a Turns,
     request: Vec<u8>,
     answer: Answer,
 }
@@ -137,19 +149,32 @@ enum Next {
     End,
 }
 
+/// What reading gave.
+enum Found {
+    /// A request of so many bytes.
+    Request(usize),
+    Nothing,
+    /// It is unmounted.
+    End,
+}
+
 impl<'a, F: FileSystem> Worker<'a, F> {
     fn new(
         file_system: &'a F,
+        rank: u32,
         processor: usize,
         filter: &'a [seccomp::Instruction],
-        limits: Limits,
+        turns: &'a Turns,
     ) -> Self {
         // The kernel wants room for the longest write with its header (`struct fuse_write_in`).
-        let longest = usize::try_from(limits.max_write).unwrap_or(0) + REQUEST_HEADER + 40;
+        let max_write = file_system.limits().max_write;
+        let longest = usize::try_from(max_write).unwrap_or(0) + REQUEST_HEADER + 40;
         Worker {
             file_system,
+            rank,
             processor,
             filter,
+            turns,
             request: vec![0; longest.max(MIN_REQUEST)],
             answer: Answer::new(LONGEST_ANSWER),
         }
@@ -160,18 +185,80 @@ impl<'a, F: FileSystem> Worker<'a, F> {
         own.set(self.processor)
             .and_then(|()| sched_setaffinity(Pid::from_raw(0), &own))
             .during("keep a thread on", format_args!("processor {}", self.processor))?;
+        let flags = OFlag::O_RDWR | OFlag::O_NONBLOCK;
+        fcntl(device, FcntlArg::F_SETFL(flags)).at("set the flags of", "/dev/fuse")?;
         seccomp::load(self.filter).during("load", "the overlay's seccomp filter")?;
+        if self.rank == 0 { self.lead(device) } else { self.follow(device) }
+    }
+
+    /// What the first thread does: reads requests, and sleeps when there are none.
+    fn lead(&mut self, device: &OwnedFd) -> Result<()> {
+        self.turns.awake(true);
         loop {
-            let length = match read(device, &mut self.request) {
-                Ok(length) => length,
+            let mut at_once = 0;
+            loop {
+                let (length, waited) = match self.look(device, || false)? {
+                    (Found::Request(length), waited) => (length, waited),
+                    (Found::End, _) => return Ok(()),
+                    (Found::Nothing, _) => break,
+                };
+                at_once = if waited { 0 } else { at_once + 1 };
+                self.turns.begin(at_once);
+                let next = self.handle(device, length);
+                self.turns.done();
+                if let Next::End = next? {
+                    return Ok(());
+                }
+            }
+            self.turns.awake(false);
+            let mut fds = [PollFd::new(device.as_fd(), PollFlags::POLLIN)];
+            match poll(&mut fds, PollTimeout::NONE) {
+                Ok(_) | Err(Errno::EINTR) => {}
+                Err(errno) => return Err(Error::os("wait for", "/dev/fuse", errno)),
+            }
+            self.turns.awake(true);
+        }
+    }
+
+    /// What the others do: read requests as long as they find some, when they are wanted.
+    fn follow(&mut self, device: &OwnedFd) -> Result<()> {
+        while self.turns.wait(self.rank) == Turn::Read {
+            let turns = self.turns;
+            // As long as the first one is busy with one request, somebody has to look.
+            let is_needed = || turns.is_late(LOOK);
+            loop {
+                match self.look(device, is_needed)? {
+                    (Found::Request(length), _) => {
+                        if let Next::End = self.handle(device, length)? {
+                            return Ok(());
+                        }
+                    }
+                    (Found::Nothing, _) => break,
+                    (Found::End, _) => return Ok(()),
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Looks for a request, for [`LOOK`], or longer as long as `is_needed`. Also says whether it had
+    /// to wait. Whoever else wants the processor has it meanwhile: the program, above all.
+    fn look(&mut self, device: &OwnedFd, is_needed: impl Fn() -> bool) -> Result<(Found, bool)> {
+        let mut since = None;
+        loop {
+            match read(device, &mut self.request) {
+                Ok(length) => return Ok((Found::Request(length), since.is_some())),
+                Err(Errno::EAGAIN) => {
+                    let since = since.get_or_insert_with(Instant::now);
+                    if since.elapsed() >= LOOK && !is_needed() {
+                        return Ok((Found::Nothing, true));
+                    }
+                    std::thread::yield_now();
+                }
                 // The request was taken back before it was read.
-                Err(Errno::ENOENT | Errno::EINTR | Errno::EAGAIN) => continue,
-                // Unmounted.
-                Err(Errno::ENODEV) => return Ok(()),
+                Err(Errno::ENOENT | Errno::EINTR) => {}
+                Err(Errno::ENODEV) => return Ok((Found::End, false)),
                 Err(errno) => return Err(Error::os("read", "/dev/fuse", errno)),
-            };
-            if let Next::End = self.handle(device, length)? {
-                return Ok(());
             }
         }
     }
