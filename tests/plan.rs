@@ -112,6 +112,7 @@ fn host() -> Host {
         kernel_overlay: Outcome::Works,
         fuse: Outcome::Works,
         keyring: true,
+        range: None,
     }
 }
 
@@ -272,7 +273,10 @@ fn what_cannot_be_is_refused_before_anything_runs() {
         (&["-v", "/nowhere:/x", "ls"][..], "--volume: open /nowhere: No such file or directory"),
         (&["-v", "/data:/", "ls"], "--volume: a grant cannot replace the root /"),
         (&["-v", "/run/agent.sock:/s", "ls"], "--volume: /run/agent.sock is a socket"),
-        (&["-u", "0", "ls"], "user 0: the program runs as a non-root id"),
+        (&["-u", "0", "ls"], "this box needs 65536 ids (the program is to be root)"),
+        (&["-u", "0", "--userns", "single", "ls"], "user 0: the program runs as a non-root id"),
+        (&["--fake-root", "--userns", "many", "ls"], "--fake-root is for a box with one id"),
+        (&["--uidmap", "0:0", "--userns", "single", "ls"], "--uidmap and --gidmap map a range"),
         (&["-u", "nobody-here", "ls"], "user nobody-here: no such user"),
         (&["-w", "relative", "ls"], "workdir relative: must be an absolute path"),
         (&["--env-file", "/home/ann/notes", "ls"], "read /home/ann/notes: No such file"),

@@ -17,6 +17,8 @@ pub(super) struct Inherited {
     pub(super) network: Option<Channel>,
     /// Where the device of an overlay goes that has a server.
     pub(super) overlay: Option<Channel>,
+    /// Where the word comes from that the ids are mapped, where the box has many.
+    pub(super) mapped: Option<Channel>,
     /// The writable layer on disk, where the plan has one: its `upper` and `work`.
     pub(super) scratch: Option<PathBuf>,
 }

@@ -42,6 +42,10 @@ pub(super) struct Maker<'a> {
     pub(super) network: Option<&'a Channel>,
     /// Where the device of an overlay goes.
     pub(super) overlay: Option<&'a Channel>,
+    /// Where the word comes from that many ids are mapped.
+    pub(super) mapped: Option<&'a Channel>,
+    /// The device of an overlay, where it had to be opened before.
+    pub(super) device: Option<OwnedFd>,
 }
 
 impl<'a> Maker<'a> {
@@ -59,6 +63,8 @@ impl<'a> Maker<'a> {
             scratch: inherited.and_then(|inherited| inherited.scratch.as_deref()),
             network: inherited.and_then(|inherited| inherited.network.as_ref()),
             overlay: inherited.and_then(|inherited| inherited.overlay.as_ref()),
+            mapped: inherited.and_then(|inherited| inherited.mapped.as_ref()),
+            device: None,
         }
     }
 
