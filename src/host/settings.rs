@@ -42,8 +42,10 @@ impl Settings {
             opened => opened.at("open", &path)?,
         };
         let found = file.metadata().at("look at", &path)?;
-        let own = nix::unistd::geteuid().as_raw();
-        if !found.is_file() || ![0, own].contains(&found.uid()) || found.mode() & 0o022 != 0 {
+        let own = (nix::unistd::geteuid().as_raw(), nix::unistd::getegid().as_raw());
+        // Where every user has a group of the own, the usual mask is 002.
+        let others = if found.gid() == own.1 { 0o002 } else { 0o022 };
+        if !found.is_file() || ![0, own.0].contains(&found.uid()) || found.mode() & others != 0 {
             return Err(Error::new(format!(
                 "{}: not a file that only you can write to",
                 path.display()

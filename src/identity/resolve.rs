@@ -166,6 +166,13 @@ fn many(question: &Question<'_>, range: &Facts, why: &str) -> Result<Identity> {
     if keep.is_some() && said != (false, false) {
         return Err(Error::new("keep-id and a map of one's own exclude each other"));
     }
+    if !range.backend.is_holdable() && (keep.is_some() || said != (false, false)) {
+        return Err(Error::new(format!(
+            "{} lends its ids as they are: neither keep-id nor a map of one's own can be had of it",
+            range.backend
+        ))
+        .hint("use a range of your own: newuidmap, in casemate-run(1) under \"Many ids\""));
+    }
     let user_lines = if said.0 { &wanted.uid_map } else { &wanted.gid_map };
     let group_lines = if said.1 { &wanted.gid_map } else { &wanted.uid_map };
     let kind = |keep: Option<u32>, lines| match (keep, said) {
@@ -399,7 +406,7 @@ mod tests {
             Extent { inside: 65536, outside: 1000, count: 1 },
         ];
         let (uids, gids) = (extents.clone(), extents);
-        Facts { backend: Backend::Newuidmap, uids, gids, is_transient: false }
+        Facts { backend: Backend::Newuidmap, uids, gids }
     }
 
     #[test]

@@ -11,6 +11,7 @@ use nix::sched::{CloneFlags, setns};
 use super::message::{Channel, Message};
 use super::supervisor::{NAMESPACES, no_namespaces};
 use crate::error::{During, Error, Result};
+use crate::identity::IdMap;
 use crate::sandbox::Sandbox;
 use crate::sys::clone::{self, Child, Forked};
 use crate::sys::process;
@@ -40,8 +41,7 @@ pub(super) fn make(
         Forked::Child => {
             drop(ours);
             let made = match join(namespace) {
-                Ok(()) => clone::clone3(NAMESPACES | libc::CLONE_PARENT.cast_unsigned() as u64)
-                    .map_err(|error| no_namespaces(&error)),
+                Ok(()) => clone::clone3(namespaces(sandbox)).map_err(|error| no_namespaces(&error)),
                 Err(error) => Err(error),
             };
             let child = match made {
@@ -65,6 +65,19 @@ pub(super) fn make(
     }
 }
 
+/// Whether the range's namespace was made for this box, with its map.
+fn is_own(sandbox: &Sandbox) -> bool {
+    matches!(&sandbox.identity.ids, IdMap::Many { backend, .. } if !backend.is_holdable())
+}
+
+fn namespaces(sandbox: &Sandbox) -> u64 {
+    let all = NAMESPACES | u64::from(libc::CLONE_PARENT.cast_unsigned());
+    match is_own(sandbox) {
+        true => all & !u64::from(libc::CLONE_NEWUSER.cast_unsigned()),
+        false => all,
+    }
+}
+
 fn join(namespace: Option<&OwnedFd>) -> Result<()> {
     process::set_parent_death_signal(libc::SIGKILL).during("set", "the parent death signal")?;
     match namespace {
@@ -84,8 +97,10 @@ fn give_ids(sandbox: &Sandbox, child: &Child, mapped: &Channel, to: &Channel) ->
         // One write: the kernel takes no second.
         opened.and_then(|mut file| file.write_all(text.as_bytes()).at("write", &path))
     };
-    write("uid_map", &sandbox.identity.uid_map())?;
-    write("gid_map", &sandbox.identity.gid_map())?;
+    if !is_own(sandbox) {
+        write("uid_map", &sandbox.identity.uid_map())?;
+        write("gid_map", &sandbox.identity.gid_map())?;
+    }
     let path = format!("{place}/ns/user");
     let identity = File::open(&path).at("open", &path)?;
     let born = Message::Born { pid: child.pid.as_raw() };

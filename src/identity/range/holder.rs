@@ -120,8 +120,7 @@ fn confirm(record: &Record, file: PathBuf) -> Option<Holder> {
     let (uids, gids) = namespace::maps(record.pid).ok()?;
     // The number meant this process all the while.
     clone::send_signal(&pidfd, 0).ok()?;
-    let is_transient = record.backend == Backend::Nsresourced;
-    let facts = Facts { backend: Backend::Holder, uids, gids, is_transient };
+    let facts = Facts { backend: Backend::Holder, uids, gids };
     let range = Range { facts, namespace: Some(namespace) };
     Some(Holder { pidfd, pid: record.pid, file, range, given_by: record.backend })
 }

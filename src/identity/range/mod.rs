@@ -47,6 +47,12 @@ impl Backend {
         }
     }
 
+    /// Whether its ranges have the user's own id, and boxes have namespaces below theirs. Others are
+    /// one box's.
+    pub fn is_holdable(self) -> bool {
+        self != Backend::Nsresourced
+    }
+
     fn from_word(word: &str) -> Option<Backend> {
         Backend::ALL.into_iter().find(|backend| backend.word() == word)
     }
@@ -61,8 +67,13 @@ pub struct Facts {
     pub uids: Vec<Extent>,
     /// The group ids.
     pub gids: Vec<Extent>,
-    /// Its ids are somebody else's tomorrow: none may own a file that stays.
-    pub is_transient: bool,
+}
+
+impl Facts {
+    /// Whether its ids are somebody else's tomorrow: none may own a file that stays.
+    pub fn is_transient(&self) -> bool {
+        self.backend == Backend::Nsresourced
+    }
 }
 
 /// A range that can be used.
@@ -113,7 +124,7 @@ impl Search<'_> {
                 Some(holder) => holder.range,
                 None => return Err(Error::new("there is none")),
             },
-            Backend::Nsresourced => self.made(backend, true, nsresourced::give)?,
+            Backend::Nsresourced => self.made(backend, nsresourced::give)?,
             Backend::Newuidmap => {
                 let (allowed, settings) = &self.setuid_helper;
                 if !allowed {
@@ -123,7 +134,7 @@ impl Search<'_> {
                     );
                     return Err(Error::new(format!("allow-setuid-helper = true is not in {file}")));
                 }
-                self.made(backend, false, |waiting| newuidmap::give(waiting, self.caller))?
+                self.made(backend, |waiting| newuidmap::give(waiting, self.caller))?
             }
         };
         enough(&range.facts)?;
@@ -133,18 +144,19 @@ impl Search<'_> {
     fn made(
         &self,
         backend: Backend,
-        is_transient: bool,
         give: impl FnOnce(&namespace::Waiting) -> Result<()>,
     ) -> Result<Range> {
         let waiting = namespace::Waiting::start()?;
         give(&waiting)?;
         let (uids, gids) = waiting.maps()?;
-        let facts = Facts { backend, uids, gids, is_transient };
+        let facts = Facts { backend, uids, gids };
         let copy = waiting
             .namespace
             .try_clone()
             .map_err(|error| Error::os("keep", "the range's namespace", &error))?;
-        if self.keep {
+        // One that has not the user's own id is a box's own and no holder's: who is nobody in it can
+        // make no namespace below it (user_namespaces(7)).
+        if self.keep && backend.is_holdable() {
             // Without one the next box asks again, and says more about it where that fails.
             let _asked_again = holder::keep(self.runtime, waiting, backend);
         }
@@ -183,8 +195,7 @@ fn inherit() -> Result<Range> {
     let own = |map: Vec<Extent>| {
         map.into_iter().map(|extent| Extent { outside: extent.inside, ..extent }).collect()
     };
-    let facts =
-        Facts { backend: Backend::Inherit, uids: own(uids), gids: own(gids), is_transient: false };
+    let facts = Facts { backend: Backend::Inherit, uids: own(uids), gids: own(gids) };
     Ok(Range { facts, namespace: None })
 }
 
@@ -220,7 +231,7 @@ impl Unavailable {
             },
         );
         error
-            .hint(format!("(a) sudo apt install systemd-container && sudo systemctl enable --now systemd-nsresourced.socket systemd-mountfsd.socket: no setuid program is run; it needs systemd 256 and \"bpf\" in /sys/kernel/security/lsm, which {bpf}"))
+            .hint(format!("(a) sudo apt install systemd-container libbpf1 && sudo systemctl enable --now systemd-nsresourced.socket systemd-mountfsd.socket: no setuid program is run; it needs systemd 256 and \"bpf\" in /sys/kernel/security/lsm, which {bpf}"))
             .hint("(b) sudo apt install uidmap && sudo usermod --add-subuids 100000-165535 --add-subgids 100000-165535 $USER, then allow-setuid-helper = true in ~/.config/casemate/config.toml")
             .hint("(c) one id, with changes of owner and id that succeed without effect: --fake-root; daemons that change to an account of their own fail with it")
     }

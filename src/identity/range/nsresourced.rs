@@ -123,7 +123,7 @@ fn understand(answer: &[u8]) -> Result<()> {
     let Some(error) = reply.error else { return Ok(()) };
     let hint = match error.rsplit('.').next().unwrap_or_default() {
         "UserNamespaceInterfaceNotSupported" => {
-            "this kernel has not \"bpf\" among its security modules (lsm= on its command line)"
+            "it has no libbpf (sudo apt install libbpf1), or the kernel has not \"bpf\" among its security modules (lsm= on its command line)"
         }
         "System" if reply.parameters["errno"] == libc::EUSERS => {
             "256 namespaces of yours are open already; end some boxes"

@@ -178,7 +178,7 @@ pub(super) fn is_granted(path: &Path, mounts: &[Mount]) -> bool {
 
 /// Refuses what would leave files of transient ids on disk: they are somebody else's tomorrow.
 pub(super) fn check_owners(mounts: &[Mount], identity: &Identity, host: &Host) -> Result<()> {
-    let is_transient = matches!(&host.range, Some(Ok(range)) if range.is_transient);
+    let is_transient = matches!(&host.range, Some(Ok(range)) if range.is_transient());
     if !identity.has_many() || !is_transient {
         return Ok(());
     }
