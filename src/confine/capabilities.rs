@@ -20,8 +20,10 @@ const SECUREBITS: u32 = NOROOT | NO_SETUID_FIXUP | NO_CAP_AMBIENT_RAISE | LOCKS;
 const ROOT_SECUREBITS: u32 = NO_CAP_AMBIENT_RAISE | 1 << 7;
 
 /// What the root of a range of ids may do to the others: what installing packages, changing to another
-/// user and starting daemons take. They count for the box's own ids only.
-pub const ROOT: [Capability; 8] = [
+/// user and starting daemons take. They count for the box's own ids only. By CAP_SYS_PTRACE it sees the
+/// others' processes in /proc, where PID 1, whose memory is not of the box's namespace, is hidden
+/// still; ptrace(2) is the filter's.
+pub const ROOT: [Capability; 9] = [
     Capability(0),  // CAP_CHOWN
     Capability(1),  // CAP_DAC_OVERRIDE
     Capability(3),  // CAP_FOWNER
@@ -30,6 +32,7 @@ pub const ROOT: [Capability; 8] = [
     Capability(6),  // CAP_SETGID
     Capability(7),  // CAP_SETUID
     Capability(10), // CAP_NET_BIND_SERVICE
+    Capability(19), // CAP_SYS_PTRACE
 ];
 
 /// Leaves exactly `kept` in the effective, permitted and bounding sets, for a program that is root of

@@ -89,7 +89,11 @@ pub fn compose(
     };
     let mut map = Vec::new();
     match wanted {
-        Wanted::Many => free.take(0, 0, MANY, &mut map)?,
+        Wanted::Many => {
+            // A range of that many with the user's own among them has one less; nobody is still in it.
+            let count = if free.count() == u64::from(MANY) - 1 { MANY - 1 } else { MANY };
+            free.take(0, 0, count, &mut map)?;
+        }
         Wanted::Keep(id) => {
             free.take(0, 0, id.min(MANY), &mut map)?;
             map.push(Extent { inside: id, outside: own_id()?, count: 1 });
@@ -179,10 +183,13 @@ impl Free {
             }
         }
         if left > 0 {
-            let have: u64 = self.0.iter().map(|(_, count)| u64::from(*count)).sum();
-            return Err(format!("the range has {have} ids, {left} too few"));
+            return Err(format!("the range has {} ids, {left} too few", self.count()));
         }
         Ok(())
+    }
+
+    fn count(&self) -> u64 {
+        self.0.iter().map(|(_, count)| u64::from(*count)).sum()
     }
 }
 
@@ -204,6 +211,9 @@ mod tests {
         assert_eq!(keep, expected);
         let first = compose(Wanted::Keep(0), &range, 1000, "user").unwrap();
         assert_eq!(first, [extent(0, 0, 1), extent(1, 1, 65535)]);
+        let tight = [extent(0, 1000, 1), extent(1, 100_000, 65535)];
+        let many = compose(Wanted::Many, &tight, 1000, "user").unwrap();
+        assert_eq!(many, [extent(0, 1, 65535)]);
         let transient = [extent(0, 1_252_655_104, 65536)];
         let many = compose(Wanted::Many, &transient, 1000, "user").unwrap();
         assert_eq!(many, [extent(0, 0, 65536)]);
