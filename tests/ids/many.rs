@@ -176,3 +176,23 @@ fn nothing_but_the_holder_is_left() {
         leftovers.none();
     }
 }
+
+#[test]
+fn casemate_that_is_killed_at_any_moment_leaves_no_box() {
+    let scene = Scene::new();
+    let name = image(Image::Repository);
+    scene.shell(&["-u", "root"], "true").output().succeeds();
+    // Without a runtime directory there is no holder, and every box starts newuidmap.
+    for has_holder in [true, false] {
+        let leftovers = Leftovers::watch();
+        for step in 0..24 {
+            let run = scene.shell(&["--image", &name, "-u", "root"], "sleep 60");
+            let run = if has_holder { run } else { run.without_env("XDG_RUNTIME_DIR") };
+            let running = run.spawn();
+            std::thread::sleep(std::time::Duration::from_millis(5 * step));
+            running.signal(nix::sys::signal::Signal::SIGKILL);
+            assert_eq!(running.wait().code(), None);
+        }
+        leftovers.none();
+    }
+}
