@@ -36,6 +36,13 @@ fn no_setuid_program_is_started_that_was_not_allowed() {
     let output = open.shell(&["-u", "root"], "true").output();
     output.refuses(125, &["not a file that only you can write to"]);
     Run::new("chmod").args(["600", &settings]).output().succeeds();
+    // Nor can a program that was granted the directory of all settings.
+    let grant = format!("{}:/settings", open.space.at("config"));
+    let script = "echo >>/settings/other && cd /settings && ! mv casemate away && \
+                  echo x >>casemate/config.toml";
+    let output = open.shell(&["-v", &grant], script).output();
+    assert!(output.err().contains("Read-only file system"), "{output:?}");
+    assert!(!output.status.success() && open.space.read("config/other") == "\n");
     let wrong = Scene::with("allow-setuid-helper = \"yes\"\n");
     wrong
         .shell(&["-u", "root"], "true")
