@@ -1,6 +1,7 @@
 //! From arguments to a plan: the part that `run` and `explain` share, so that they cannot differ.
 
 use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 
@@ -48,6 +49,20 @@ impl InUse {
     /// Notes that it was used now.
     pub(super) fn mark(&self) {
         self.store.mark_used(&self.digest);
+    }
+
+    /// What boxes over the same layers have in common, whatever their image: a name for it. Another
+    /// version of casemate may speak another language to its server.
+    pub(super) fn key(&self) -> Result<String> {
+        let path = self.store.layers_dir();
+        let store = fs::open_path(&path).and_then(fs::identity).at("open", &path)?;
+        let mut text = format!("{} {store:?}\n", env!("CARGO_PKG_VERSION")).into_bytes();
+        text.extend_from_slice(path.as_os_str().as_bytes());
+        for layer in &self.layers {
+            text.extend_from_slice(format!("\n{layer}").as_bytes());
+        }
+        // Half of it is enough to be told from others, and short enough for a socket's name.
+        Ok(Digest::of(&text).hex().chars().take(32).collect())
     }
 
     /// Its layers for a server of casemate's own. An index that is missing is made.

@@ -8,7 +8,8 @@ use crate::cli::RunArgs;
 use crate::error::{During, Error, Result};
 use crate::host::Directories;
 use crate::identity;
-use crate::launch::{self, Options};
+use crate::launch::{self, Options, Sharing};
+use crate::rootfs::Overlay;
 use crate::sandbox::Root;
 use crate::store::Scratch;
 use crate::sys::{clone, fs, process};
@@ -32,12 +33,17 @@ pub(super) fn run(args: &RunArgs, directories: &Directories) -> Result<i32> {
         Root::Image { scratch_dir: Some(_), .. } => Some(Scratch::create(directories.store()?)?),
         _ => None,
     };
-    let layers = match (&in_use, sandbox.root.overlay()) {
-        (Some(image), Some(overlay)) if overlay.has_server() => Some(image.layers()?),
-        _ => None,
-    };
     let scratch_path = scratch.as_ref().map(|scratch| scratch.path().to_owned());
-    let options = Options { scratch: scratch_path, layers, namespace };
+    let mut options = Options { scratch: scratch_path, layers: None, sharing: None, namespace };
+    if let (Some(image), Some(overlay)) = (&in_use, sandbox.root.overlay()) {
+        options.layers = Some(Box::new(|| image.layers()));
+        if let (Overlay::Hybrid, Some(runtime)) = (overlay, &directories.runtime)
+            // The one server admits the user's own id, and knows one owner.
+            && !sandbox.identity.has_many()
+        {
+            options.sharing = Sharing::at(runtime, &image.key()?);
+        }
+    }
     let outcome = launch::launch(&sandbox, options);
     drop(world);
     drop(in_use);

@@ -85,7 +85,7 @@ impl<'a> Maker<'a> {
         match step {
             Step::IdMaps => match self.mapped {
                 Some(mapped) => ranged::wait(mapped),
-                None => write_id_maps(sandbox),
+                None => write_id_maps(&sandbox.identity.uid_map(), &sandbox.identity.gid_map()),
             },
             Step::BecomeRoot => {
                 // With the user's own rights, which are gone after this.
@@ -226,7 +226,8 @@ fn find_again(source: &Source) -> Result<OwnedFd> {
 
 /// One id each, written by this process itself: the kernel allows an unprivileged process exactly
 /// that, once setgroups is given up (user_namespaces(7)).
-fn write_id_maps(sandbox: &Sandbox) -> Result<()> {
+/// Writes this process's id maps, of one id each.
+pub(super) fn write_id_maps(uids: &str, gids: &str) -> Result<()> {
     let write = |path: &str, content: &str| {
         let fd = openat(fs::cwd(), path, OFlag::O_WRONLY | OFlag::O_CLOEXEC, Mode::empty())
             .at("open", path)?;
@@ -236,8 +237,8 @@ fn write_id_maps(sandbox: &Sandbox) -> Result<()> {
         error.hint("the system restricts user namespaces; `casemate doctor` names what to change")
     };
     write("/proc/self/setgroups", "deny").map_err(hint)?;
-    write("/proc/self/uid_map", &sandbox.identity.uid_map()).map_err(hint)?;
-    write("/proc/self/gid_map", &sandbox.identity.gid_map()).map_err(hint)
+    write("/proc/self/uid_map", uids).map_err(hint)?;
+    write("/proc/self/gid_map", gids).map_err(hint)
 }
 
 /// A pseudo-terminal of the box's own devpts: this process leads its session, the supervisor gets

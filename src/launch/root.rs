@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use nix::sys::stat::{Mode, fstat, mkdirat};
 
+use super::handover::Way;
 use super::maker::{Maker, attach_clone, out_of_order};
 use super::message::Message;
 use super::overlay;
@@ -62,7 +63,13 @@ pub(super) fn serve<'a>(
     overlay: Overlay,
     maker: &mut Maker<'a>,
 ) -> Result<OwnedFd> {
-    let to = maker.overlay.ok_or_else(|| out_of_order("the overlay's server"))?;
+    let to = match (maker.overlay, maker.supervisor) {
+        (Some(Way::Own(to)), _) => to,
+        (Some(Way::Shared(server)), Some(supervisor)) => {
+            return overlay::mount_shared(server, supervisor);
+        }
+        _ => return Err(out_of_order("the overlay's server")),
+    };
     if let (Overlay::Fuse, Root::Image { store, layers, .. }) = (overlay, &sandbox.root)
         && !sandbox.identity.has_many()
     {

@@ -19,5 +19,6 @@ pub use lowers::{Id, Listed, Lowers};
 pub use mount::{Mounting, mount};
 pub use owners::Owners;
 pub use readonly::ReadOnly;
+pub(crate) use server::give_up;
 pub use server::{FileSystem, serve};
 pub use writable::{Upper, Writable};

@@ -43,19 +43,22 @@ pub trait FileSystem: Sync {
 
 /// Serves a file system until it is unmounted. For a process of its own that was forked for this,
 /// has one thread, lives in the host's namespaces, and ends when this returns: what it held before
-/// is closed, save `kept`.
+/// is closed, save `kept`. `life` is given the lowest number: it hangs up before anybody can find the
+/// file system gone, where this process ends.
 ///
 /// Everything that takes time is done before `device` is called, which waits for the device of a
 /// mount that exists (see [`mount`](super::mount)). The process is confined before it answers
-/// anything, and ends with the one that forked it.
+/// anything.
 pub fn serve(
     file_system: &impl FileSystem,
     kept: &[BorrowedFd<'_>],
+    life: Option<OwnedFd>,
     device: impl FnOnce() -> Result<OwnedFd>,
 ) -> Result<()> {
     let processors = processors().during("get", "the processors that may be used")?;
     let directories = file_system.directories();
-    give_up(kept.iter().copied().chain(directories.iter().map(|(directory, _)| *directory)))?;
+    let open = directories.iter().map(|(directory, _)| *directory);
+    give_up(kept.iter().copied().chain(open), life)?;
     // Each thread has a device of its own; they are bound to the mount when it is there.
     let others: Vec<OwnedFd> = (1..processors.len())
         .map(|_| fuse::open_device().at("open", "/dev/fuse"))
@@ -96,17 +99,22 @@ fn processors() -> Result<Vec<usize>, Errno> {
     Ok((0..CpuSet::count()).filter(is_allowed).take(MOST_THREADS).collect())
 }
 
-/// Gives up what a server does not need.
-fn give_up<'a>(kept: impl Iterator<Item = BorrowedFd<'a>>) -> Result<()> {
-    process::set_parent_death_signal(libc::SIGKILL).during("set", "the parent death signal")?;
-    // A caller's limit on the size of files is to stop the copy that meets it, not the server.
-    process::ignore_file_size_signal();
+/// Gives up what a server does not need. A process that ends closes its files in the order of their
+/// numbers, and `first` gets the lowest.
+pub(crate) fn give_up<'a>(
+    kept: impl Iterator<Item = BorrowedFd<'a>>,
+    first: Option<OwnedFd>,
+) -> Result<()> {
+    // A caller's limit on the size of files is to stop the copy that meets it, not the server, and
+    // one on processor time is the caller's own.
+    process::ignore_limit_signals();
     let null = fs::openat2(fs::cwd(), "/dev/null", libc::O_RDWR, 0, fs::Resolve::NoSymlinks)
         .at("open", "/dev/null")?;
     for number in 0..3 {
-        clone::place_at(null.as_fd(), number).during("leave", "the standard streams")?;
+        let instead = first.as_ref().filter(|_| number == 0).unwrap_or(&null);
+        clone::place_at(instead.as_fd(), number).during("leave", "the standard streams")?;
     }
-    drop(null);
+    drop((null, first));
     let mut numbers: Vec<i32> = kept.map(|fd| fd.as_raw_fd()).collect();
     numbers.sort_unstable();
     clone::close_all_but(&numbers).during("close", "descriptors")?;

@@ -63,6 +63,15 @@ pub fn open_process(pid: i32) -> io::Result<OwnedFd> {
     super::check_fd(unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) })
 }
 
+/// A pidfd for the process that forked this one (pidfd_open(2), Linux 5.3). Whoever needs to be sure
+/// that it has not ended before asks afterwards whether it still lives.
+pub fn parent() -> io::Result<OwnedFd> {
+    // SAFETY: plain system calls; a descriptor is returned, which nobody owns yet.
+    let raw = unsafe { libc::syscall(libc::SYS_pidfd_open, libc::getppid(), 0) };
+    check(raw)?;
+    i32::try_from(raw).map(fs::own).map_err(|_| io::ErrorKind::InvalidData.into())
+}
+
 /// pidfd_send_signal(2) (Linux 5.1).
 pub fn send_signal(pidfd: impl AsFd, signal: i32) -> io::Result<()> {
     // SAFETY: a plain system call; a null siginfo asks for what kill(2) would send.

@@ -229,10 +229,13 @@ pub fn default_child_signal() {
     unsafe { libc::signal(libc::SIGCHLD, libc::SIG_DFL) };
 }
 
-/// Ignores SIGXFSZ: a write beyond `RLIMIT_FSIZE` is `EFBIG` then, and no end of this process.
-pub fn ignore_file_size_signal() {
-    // SAFETY: SIG_IGN installs no handler.
-    unsafe { libc::signal(libc::SIGXFSZ, libc::SIG_IGN) };
+/// Ignores the signals of limits. A write beyond `RLIMIT_FSIZE` is `EFBIG` then, and no end of this
+/// process; processor time beyond the soft `RLIMIT_CPU` is only an end at the hard one.
+pub fn ignore_limit_signals() {
+    for signal in [libc::SIGXFSZ, libc::SIGXCPU] {
+        // SAFETY: SIG_IGN installs no handler.
+        unsafe { libc::signal(signal, libc::SIG_IGN) };
+    }
 }
 
 /// Puts every signal's disposition back to the default, and the mask to empty: both survive

@@ -131,8 +131,8 @@ pub fn image(image: Image) -> String {
     name
 }
 
-/// Where built images are kept between runs of the suite.
-fn cache() -> PathBuf {
+/// Where what takes long to build, images above all, is kept between runs of the suite.
+pub fn cache() -> PathBuf {
     if let Some(chosen) = std::env::var_os("CASEMATE_TEST_CACHE") {
         return chosen.into();
     }
