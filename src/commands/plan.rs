@@ -1,5 +1,6 @@
 //! From arguments to a plan: the part that `run` and `explain` share, so that they cannot differ.
 
+use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
@@ -10,7 +11,8 @@ use crate::cli::RunArgs;
 use crate::error::{During, Error, Result};
 use crate::host::doctor::Outcome;
 use crate::host::overlay::{self, Note};
-use crate::host::{Directories, Host, Live, World};
+use crate::host::{Directories, Host, Live, Settings, World};
+use crate::identity::range::{Range, Search};
 use crate::identity::{self, Names};
 use crate::image::{Digest, Reference};
 use crate::index::LayerIndex;
@@ -30,6 +32,8 @@ pub(super) struct Planned {
     pub(super) world: Live,
     /// The image, where the root is one.
     pub(super) in_use: Option<InUse>,
+    /// The namespace that the box's range of ids is in, unless it is casemate's own.
+    pub(super) namespace: Option<OwnedFd>,
 }
 
 /// An image that nobody removes meanwhile.
@@ -91,11 +95,17 @@ pub(super) fn plan(
     let (image, names, in_use) = match &merged.root.image {
         Some(_) => {
             let (input, names, in_use) = image(&merged, directories, obtain, &mut world)?;
-            try_overlays(merged.root.overlay.unwrap_or(Overlay::Auto), directories, &mut host)?;
             (Some(input), names, Some(in_use))
         }
         None => (None, host_names(&merged), None),
     };
+    let namespace = match identity::needs_many(&merged.identity, &names) {
+        Some(_) => find_range(directories, obtain.is_some(), &mut host)?,
+        None => None,
+    };
+    if image.is_some() {
+        try_overlays(merged.root.overlay.unwrap_or(Overlay::Auto), directories, &mut host)?;
+    }
     let own = own_directories(&merged, directories, &mut world)?;
     let inputs = Inputs {
         profiles,
@@ -111,12 +121,42 @@ pub(super) fn plan(
     for limit in &sandbox.rlimits {
         crate::confine::rlimits::check(limit)?;
     }
-    Ok(Planned { sandbox, world, in_use })
+    Ok(Planned { sandbox, world, in_use, namespace })
+}
+
+/// Looks for a range of ids. One that had to be asked for is kept for the next box, where this one
+/// is to run.
+fn find_range(directories: &Directories, keep: bool, host: &mut Host) -> Result<Option<OwnedFd>> {
+    match search(directories, keep)?.find() {
+        Ok(Range { facts, namespace }) => {
+            host.range = Some(Ok(facts));
+            Ok(namespace)
+        }
+        Err(unavailable) => {
+            host.range = Some(Err(unavailable));
+            Ok(None)
+        }
+    }
+}
+
+/// The search for a range, as the user's settings allow it.
+pub(super) fn search(directories: &Directories, keep: bool) -> Result<Search<'_>> {
+    let settings = Settings::read(directories.config.as_deref())?;
+    Ok(Search {
+        caller: &directories.caller,
+        runtime: directories.runtime.as_deref(),
+        setuid_helper: (
+            settings.allow_setuid_helper,
+            directories.config.as_deref().map(Settings::path),
+        ),
+        keep,
+    })
 }
 
 /// Finds out what the choice of an overlay depends on, and no more: it is on the way of every run.
 fn try_overlays(asked: Overlay, directories: &Directories, host: &mut Host) -> Result<()> {
-    if asked == Overlay::Auto {
+    let has_many = matches!(host.range, Some(Ok(_)));
+    if asked == Overlay::Auto && !has_many {
         let data_home = directories.store()?;
         let in_memory = host.tmpfs_xattrs;
         let note = Note::of(data_home, in_memory).at("look at", data_home)?;
@@ -136,7 +176,7 @@ fn try_overlays(asked: Overlay, directories: &Directories, host: &mut Host) -> R
         };
     }
     let by_need = matches!(host.kernel_overlay, Outcome::Fails(_));
-    if by_need || matches!(asked, Overlay::Hybrid | Overlay::Fuse) {
+    if by_need || has_many || matches!(asked, Overlay::Hybrid | Overlay::Fuse) {
         host.fuse = overlay::fuse_device();
     }
     Ok(())
@@ -235,7 +275,9 @@ fn own_directories(
     }
     let usual = true_home(directories).map(|home| home.join(".local/share"));
     let mut own = Vec::new();
-    for data in [directories.data.clone(), usual].into_iter().flatten() {
+    let settings = true_home(directories).map(|home| home.join(".config"));
+    let places = [directories.data.clone(), usual, directories.config.clone(), settings];
+    for data in places.into_iter().flatten() {
         let path = data.join("casemate");
         match std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&path) {
             Ok(()) => own.push(Own::find(&path, world)?),

@@ -10,7 +10,7 @@ use nix::unistd;
 
 use super::doctor::Outcome;
 use crate::confine::landlock;
-use crate::identity::{self, Caller};
+use crate::identity::{self, Caller, Unavailable, range};
 use crate::sys;
 
 /// This machine and this caller.
@@ -36,6 +36,8 @@ pub struct Host {
     pub fuse: Outcome,
     /// Whether a new session keyring can be had.
     pub keyring: bool,
+    /// The range of ids, or why there is none; looked for only where a plan needs one.
+    pub range: Option<Result<range::Facts, Unavailable>>,
 }
 
 impl Host {
@@ -58,6 +60,7 @@ impl Host {
             kernel_overlay: Outcome::NotTried,
             fuse: Outcome::NotTried,
             keyring: sys::process::keyring_is_reachable(),
+            range: None,
         }
     }
 }
@@ -69,6 +72,8 @@ pub struct Directories {
     pub caller: Caller,
     /// `$XDG_DATA_HOME`, unless neither it nor a home is known.
     pub data: Option<PathBuf>,
+    /// `$XDG_CONFIG_HOME`, likewise.
+    pub config: Option<PathBuf>,
     /// `$XDG_RUNTIME_DIR`.
     pub runtime: Option<PathBuf>,
 }
@@ -99,6 +104,7 @@ impl Directories {
         };
         Directories {
             data: below("XDG_DATA_HOME", ".local/share"),
+            config: below("XDG_CONFIG_HOME", ".config"),
             runtime: absolute("XDG_RUNTIME_DIR"),
             caller: Caller { uid, gid: unistd::getgid().as_raw(), name, home },
         }

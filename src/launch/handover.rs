@@ -15,6 +15,8 @@ pub(super) struct Inherited {
     pub(super) channel: Channel,
     /// Where the network namespace comes from, unless the box has the host's.
     pub(super) network: Option<Channel>,
+    /// Where the word comes from that the ids are mapped, where the box has many.
+    pub(super) mapped: Option<Channel>,
     /// The way to the overlay's server, where there is one.
     pub(super) overlay: Option<Way>,
     /// The writable layer on disk, where the plan has one: its `upper` and `work`.

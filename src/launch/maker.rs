@@ -40,6 +40,10 @@ pub(super) struct Maker<'a> {
     pub(super) scratch: Option<&'a Path>,
     /// Where the network namespace comes from.
     pub(super) network: Option<&'a Channel>,
+    /// Where the word comes from that many ids are mapped.
+    pub(super) mapped: Option<&'a Channel>,
+    /// The device of an overlay, where it had to be opened before.
+    pub(super) device: Option<OwnedFd>,
     /// The way to the overlay's server.
     pub(super) overlay: Option<&'a Way>,
     /// The way to the supervisor.
@@ -61,6 +65,8 @@ impl<'a> Maker<'a> {
             scratch: inherited.and_then(|inherited| inherited.scratch.as_deref()),
             network: inherited.and_then(|inherited| inherited.network.as_ref()),
             overlay: inherited.and_then(|inherited| inherited.overlay.as_ref()),
+            mapped: inherited.and_then(|inherited| inherited.mapped.as_ref()),
+            device: None,
             supervisor: inherited.map(|inherited| &inherited.channel),
         }
     }

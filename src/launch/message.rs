@@ -11,6 +11,15 @@ use crate::sys::channel;
 /// A message from the box.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Message {
+    /// The box's first process exists, in the namespace of a range; its pidfd comes along.
+    Born {
+        /// Its number.
+        pid: i32,
+    },
+    /// The box's user namespace, whose ids are mapped; it comes along.
+    Identity,
+    /// The ids are mapped: go on.
+    Mapped,
     /// The box's own pseudo-terminal; its master side comes along.
     Terminal,
     /// The box's network namespace; it comes along.

@@ -14,6 +14,7 @@ mod overlay;
 mod payload;
 mod place;
 mod proc;
+mod ranged;
 mod root;
 mod shared;
 mod supervisor;

@@ -4,22 +4,29 @@
 //! for the process that it has to watch.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
 use std::time::Duration;
 
 use nix::fcntl::OFlag;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sched::{CloneFlags, unshare};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
-use nix::unistd::pipe2;
+use nix::sys::stat::{Mode, mkdirat};
+use nix::unistd::{getgid, getuid, pipe2};
 
+use super::maker::tmpfs;
 use super::message::{Channel, Message};
 use crate::error::{During, Error, Result};
 use crate::index::LayerIndex;
 use crate::overlay::{self, Lowers, Mounting, Owners, ReadOnly, Upper, Writable};
+use crate::profile::Size;
 use crate::rootfs::Overlay;
 use crate::sandbox::Sandbox;
 use crate::sys::clone::{self, Change, Child, Forked};
 use crate::sys::fs::{self, Resolve};
-use crate::sys::{fuse, process};
+use crate::sys::fuse;
+use crate::sys::mount::Attributes;
+use crate::sys::process::{self, CapSets};
 
 /// How long a server that is ending may take for it.
 const GRACE: Duration = Duration::from_secs(1);
@@ -61,6 +68,7 @@ pub(super) fn serve_beside(
     sandbox: &Sandbox,
     overlay: Overlay,
     from: Channel,
+    scratch: Option<&Path>,
 ) -> Result<Server> {
     let (channel, theirs) = Channel::pair()?;
     let (life, its_life) = pipe2(OFlag::O_CLOEXEC).during("make", "a pipe")?;
@@ -71,7 +79,7 @@ pub(super) fn serve_beside(
         }
         Forked::Child => {
             drop((channel, life));
-            let served = serve(layers, sandbox, overlay, &from, &theirs, its_life);
+            let served = serve(layers, sandbox, overlay, &from, &theirs, scratch, its_life);
             if let Err(error) = &served {
                 // Without a supervisor there is nobody left to tell.
                 let _nobody_left = theirs.write(&Message::failed(error));
@@ -87,20 +95,29 @@ fn serve(
     overlay: Overlay,
     from: &Channel,
     to: &Channel,
+    scratch: Option<&Path>,
     life: OwnedFd,
 ) -> Result<()> {
     process::set_parent_death_signal(libc::SIGKILL).during("set", "the parent death signal")?;
     process::set_name(c"casemate-layers").during("name", "the overlay's server")?;
     allow_files().during("raise", "the limit on open files")?;
     let lowers = Lowers::new(layers()?)?;
-    let owners = Owners::All(sandbox.identity.uid, sandbox.identity.gid);
+    let has_many = sandbox.identity.has_many();
+    let owners = match has_many {
+        true => Owners::Image,
+        false => Owners::All(sandbox.identity.uid, sandbox.identity.gid),
+    };
     let kept = [from.fd(), to.fd()];
     if overlay != Overlay::Fuse {
         let file_system = ReadOnly::new(lowers, owners);
         return overlay::serve(&file_system, &kept, Some(life), || device(from));
     }
-    let Some((Message::Upper, Some(both))) = from.receive()? else {
-        return Err(Error::new("wait for the overlay's writable layer: none came"));
+    let both = match has_many {
+        true => own_writable(scratch, sandbox.memory)?,
+        false => match from.receive()? {
+            Some((Message::Upper, Some(both))) => both,
+            _ => return Err(Error::new("wait for the overlay's writable layer: none came")),
+        },
     };
     let open = |name: &str| {
         let flags = libc::O_RDONLY | libc::O_DIRECTORY;
@@ -118,6 +135,36 @@ fn serve(
     overlay::serve(&Writable::new(lowers, owners, upper)?, &kept, Some(life), || device(from))
 }
 
+/// The writable layer of a box with many ids: this process's own, which is the user and none of the
+/// box's ids. On disk its files are the user's, whoever they belong to in the box; in memory it takes
+/// a namespace of this process's own to have some.
+fn own_writable(scratch: Option<&Path>, size: Size) -> Result<OwnedFd> {
+    let flags = libc::O_PATH | libc::O_DIRECTORY;
+    let both = match scratch {
+        Some(path) => {
+            fs::openat2(fs::cwd(), path, flags, 0, Resolve::NoSymlinks).at("open", path)?
+        }
+        None => {
+            let (uid, gid) = (getuid().as_raw(), getgid().as_raw());
+            unshare(CloneFlags::CLONE_NEWUSER | CloneFlags::CLONE_NEWNS)
+                .during("make", "the namespace of the overlay's server")?;
+            let write = |path: &str, text: String| std::fs::write(path, text).at("write", path);
+            write("/proc/self/setgroups", "deny".to_owned())?;
+            write("/proc/self/uid_map", format!("{uid} {uid} 1\n"))?;
+            write("/proc/self/gid_map", format!("{gid} {gid} 1\n"))?;
+            let memory = tmpfs(&size.to_string(), 0o700, Attributes::SAFE)?;
+            process::set_capabilities(CapSets::default()).during("drop", "all capabilities")?;
+            memory
+        }
+    };
+    for name in ["upper", "work"] {
+        mkdirat(&both, name, Mode::S_IRWXU | Mode::from_bits_truncate(0o055))
+            .during("make directory", name)
+            .map_err(|error| error.within("writable layer"))?;
+    }
+    Ok(both)
+}
+
 /// The device of a mount that exists by then.
 pub(super) fn device(from: &Channel) -> Result<OwnedFd> {
     match from.receive()? {
@@ -132,17 +179,30 @@ pub(super) fn allow_files() -> nix::Result<()> {
     setrlimit(Resource::RLIMIT_NOFILE, hard.min(MOST_FILES).max(soft), hard)
 }
 
+/// Opens the device, in the user namespace of the mount.
+pub(super) fn open_device() -> Result<OwnedFd> {
+    fuse::open_device().at("open", "/dev/fuse").map_err(|error| {
+        error.hint(
+            "the overlay needs the device; in a box with one id `--overlay kernel` does without",
+        )
+    })
+}
+
 /// Mounts what the server shows: in the box, attached nowhere yet.
-pub(super) fn mount(sandbox: &Sandbox, overlay: Overlay, to: &Channel) -> Result<OwnedFd> {
-    let device = fuse::open_device().at("open", "/dev/fuse").map_err(|error| {
-        error.hint("the overlay needs the device; `--overlay kernel` does without")
-    })?;
-    let how = Mounting {
-        uid: sandbox.identity.uid,
-        gid: sandbox.identity.gid,
-        for_all: false,
-        read_only: overlay == Overlay::Hybrid,
+pub(super) fn mount(
+    sandbox: &Sandbox,
+    overlay: Overlay,
+    device: Option<OwnedFd>,
+    to: &Channel,
+) -> Result<OwnedFd> {
+    let device = match device {
+        Some(device) => device,
+        None => open_device()?,
     };
+    let id = &sandbox.identity;
+    // Root of the range mounts, for all of its ids.
+    let (uid, gid) = if id.has_many() { (0, 0) } else { (id.uid, id.gid) };
+    let how = Mounting { uid, gid, for_all: id.has_many(), read_only: overlay == Overlay::Hybrid };
     let mounted = overlay::mount(&device, &how).during("mount", "the FUSE overlay")?;
     // Nobody else may have it open: what waits for an answer is told when the server is gone.
     to.send(&Message::Device, Some(device.as_fd()))?;

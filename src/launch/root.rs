@@ -36,7 +36,11 @@ pub(super) fn make<'a>(sandbox: &'a Sandbox, maker: &mut Maker<'a>) -> Result<Ow
                     // behind with the old root, and the overlay has a clone that has no place.
                     let below = maker.new_directory(0o755)?;
                     mount::attach(&served, &below.fd).during("attach", "the merged layers")?;
-                    let lowers = open_layers(&store.path, layers, maker)?;
+                    // With many ids this process is none that may look into the store.
+                    let lowers = match sandbox.identity.has_many() {
+                        true => Vec::new(),
+                        false => open_layers(&store.path, layers, maker)?,
+                    };
                     let upper = upper(&lowers, &sandbox.mounts, maker)?;
                     overlayfs(&[served], &upper, maker)?
                 }
@@ -66,12 +70,14 @@ pub(super) fn serve<'a>(
         }
         _ => return Err(out_of_order("the overlay's server")),
     };
-    if let (Overlay::Fuse, Root::Image { store, layers, .. }) = (overlay, &sandbox.root) {
+    if let (Overlay::Fuse, Root::Image { store, layers, .. }) = (overlay, &sandbox.root)
+        && !sandbox.identity.has_many()
+    {
         let lowers = open_layers(&store.path, layers, maker)?;
         let upper = upper(&lowers, &sandbox.mounts, maker)?;
         to.send(&Message::Upper, Some(upper.both.as_fd()))?;
     }
-    overlay::mount(sandbox, overlay, to)
+    overlay::mount(sandbox, overlay, maker.device.take(), to)
 }
 
 /// The layers' trees, the topmost first, as overlayfs takes them.

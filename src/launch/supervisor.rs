@@ -3,7 +3,7 @@
 //! the parent death signal follows the thread that cloned (prctl(2)).
 
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
@@ -19,6 +19,7 @@ use super::handover::{Inherited, Way};
 use super::message::{Channel, Message};
 use super::network;
 use super::overlay::{self, Layers, Server};
+use super::ranged::{self, Made};
 use super::shared::{Sharing, Start};
 use super::tty::Relay;
 use crate::confine::seccomp;
@@ -37,6 +38,8 @@ pub struct Options<'a> {
     pub layers: Option<Box<dyn FnOnce() -> Result<Layers> + 'a>>,
     /// Where boxes over the same layers meet, if they are to have one server.
     pub sharing: Option<Sharing>,
+    /// The namespace that the plan's range of ids is in, unless it is casemate's own.
+    pub namespace: Option<OwnedFd>,
 }
 
 /// Runs the plan to its end and returns the exit code: the program's, or 128 plus the signal that
@@ -74,26 +77,48 @@ pub fn launch(sandbox: &Sandbox, options: Options<'_>) -> Result<i32> {
         _ => (None, None),
     };
     let layers = options.layers;
+    let (mapped_to, mapped) = match sandbox.identity.has_many() {
+        true => {
+            let (to, from) = Channel::pair()?;
+            (Some(to), Some(from))
+        }
+        false => (None, None),
+    };
+    // With many ids the server has the layer on disk, and nobody else.
+    let (box_scratch, server_scratch) = match sandbox.identity.has_many() {
+        true => (None, options.scratch),
+        false => (options.scratch, None),
+    };
     let inherited = Inherited {
         filter,
         init_filter,
         channel: theirs,
         network: network_from,
         overlay: overlay_to,
-        scratch: options.scratch,
+        mapped,
+        scratch: box_scratch,
     };
-    let child = match clone::clone3(NAMESPACES) {
-        Ok(Forked::Child) => {
-            // The far ends: were they open here too, a death at the other side would go unseen.
-            drop((channel, network_to, serving, layers));
-            child::run(sandbox, inherited)
-        }
-        Ok(Forked::Parent(child)) => child,
-        Err(error) => return Err(no_namespaces(&error)),
+    let made = match mapped_to {
+        Some(mapped_to) => ranged::make(sandbox, options.namespace.as_ref(), mapped_to)?,
+        None => match clone::clone3(NAMESPACES) {
+            Ok(Forked::Child) => Made::Box,
+            Ok(Forked::Parent(child)) => Made::Supervisor { child, identity: None },
+            Err(error) => return Err(no_namespaces(&error)),
+        },
     };
+    let Made::Supervisor { child, identity } = made else {
+        // The far ends: were they open here too, a death at the other side would go unseen.
+        drop((channel, network_to, serving, layers, options.namespace));
+        child::run(sandbox, inherited)
+    };
+    drop(options.namespace);
     // First: the box waits for it in the middle, and for the network at its end.
-    let server = serving.map(|serving| serving.begin(layers, sandbox)).transpose();
-    let network = network_to.map(|to| network::make_beside(&child, to)).transpose();
+    let server = serving
+        .map(|serving| serving.begin(layers, sandbox, server_scratch.as_deref()))
+        .transpose();
+    let of = identity.as_ref().unwrap_or(&child.pidfd).as_fd();
+    let network = network_to.map(|to| network::make_beside(of, to)).transpose();
+    drop(identity);
     // The child had to be dumpable when it was made, to write its own id maps.
     process::set_undumpable().during("make undumpable", "the supervisor")?;
     // The box's end must be the box's alone, or its end would never be seen.
@@ -143,13 +168,16 @@ impl Serving {
         self,
         layers: Option<impl FnOnce() -> Result<Layers>>,
         sandbox: &Sandbox,
+        scratch: Option<&Path>,
     ) -> Result<Server> {
         let layers = || match layers {
             Some(open) => open(),
             None => Err(Error::new("start the overlay's server: it has no layers")),
         };
         match self {
-            Serving::Own { overlay, from } => overlay::serve_beside(layers, sandbox, overlay, from),
+            Serving::Own { overlay, from } => {
+                overlay::serve_beside(layers, sandbox, overlay, from, scratch)
+            }
             Serving::Shared { connection, start } => {
                 if let Some(start) = start {
                     start.start(layers, sandbox)?;
@@ -162,7 +190,7 @@ impl Serving {
 
 /// All but the network's, which is made beside. The kernel makes the user namespace first, so that
 /// it owns the others (clone(2)).
-const NAMESPACES: u64 = (libc::CLONE_NEWUSER
+pub(super) const NAMESPACES: u64 = (libc::CLONE_NEWUSER
     | libc::CLONE_NEWNS
     | libc::CLONE_NEWPID
     | libc::CLONE_NEWIPC
@@ -170,7 +198,7 @@ const NAMESPACES: u64 = (libc::CLONE_NEWUSER
     | libc::CLONE_NEWCGROUP)
     .cast_unsigned() as u64;
 
-fn no_namespaces(error: &std::io::Error) -> Error {
+pub(super) fn no_namespaces(error: &std::io::Error) -> Error {
     let failed = Error::os("make", "the box's namespaces", error);
     let cause = match error.raw_os_error() {
         // strerror's "No space left on device" would send people to their disks.

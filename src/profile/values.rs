@@ -8,6 +8,7 @@ use std::str::FromStr;
 use serde::de::{self, Deserializer, IgnoredAny};
 use serde::{Deserialize, Serialize};
 
+use super::ids::Ids;
 use crate::image::Reference;
 
 /// A key that belongs to the language and that this version cannot enforce. Saying it is an error:
@@ -166,16 +167,6 @@ words! {
 }
 
 words! {
-    /// How many ids the box has.
-    Ids, "ids" {
-        /// What the plan needs.
-        Auto = "auto",
-        /// The user's own id only.
-        Single = "single",
-    } later { "many" }
-}
-
-words! {
     /// What the program can reach.
     NetworkMode, "network" {
         /// A network namespace of its own with nothing but loopback.
@@ -216,6 +207,8 @@ words! {
         AbstractSockets = "abstract-sockets",
         /// The session keyring of the box's own.
         Keyring = "keyring",
+        /// Many ids; what is left is one, with changes of owner that succeed without effect.
+        Ids = "ids",
     }
 }
 

@@ -110,6 +110,16 @@ pub fn set_undumpable() -> io::Result<()> {
     prctl(libc::PR_SET_DUMPABLE, 0, 0).map(drop)
 }
 
+/// `PR_SET_DUMPABLE` 1, which a change of ids has undone.
+pub fn set_dumpable() -> io::Result<()> {
+    prctl(libc::PR_SET_DUMPABLE, 1, 0).map(drop)
+}
+
+/// `PR_SET_KEEPCAPS`: whether the permitted capabilities outlast a change from root's id to another.
+pub fn set_keep_capabilities(keep: bool) -> io::Result<()> {
+    prctl(libc::PR_SET_KEEPCAPS, keep.into(), 0).map(drop)
+}
+
 /// `PR_SET_NAME`: what ps(1) shows of this thread, 15 bytes.
 pub fn set_name(name: &CStr) -> io::Result<()> {
     // SAFETY: the name is a live C string, of which the kernel reads 16 bytes at the most.
