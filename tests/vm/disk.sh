@@ -2,11 +2,11 @@
 # Builds the guest: disk.sh OUTPUT, a directory with
 #
 #   kernel   the kernel of Debian's cloud images
-#   disk     a Debian 13 with systemd, as an ext4 file system; its root is the first NVMe disk
+#   disk     a Debian 13 with systemd, as an ext4 file system for /dev/nvme0n1
 #
 # That kernel has NVMe, ext4 and the virtio console built in, so it needs no initrd. The guest's own
-# part is small: as its user, in a session, it runs the program `start` of the second disk, with its
-# output on the port casemate.output, and then goes off. Without a second disk it is for people.
+# part is small: as its user, in a session, it runs the program `start` of the disk /dev/vda, with its
+# output on the port casemate.output, and then goes off.
 #
 # Runs as root, or as an ordinary user with a range in /etc/subuid.
 set -euo pipefail
@@ -56,8 +56,8 @@ printf '%s\n' '@include common-account' '@include common-session' >"$root/etc/pa
 cat >"$root/etc/systemd/system/casemate-guest.service" <<'UNIT'
 [Unit]
 Description=What this guest was started for
-After=multi-user.target user@1000.service
-ConditionPathExists=/dev/nvme1n1
+After=multi-user.target user@1000.service dev-vda.device
+Requires=dev-vda.device
 
 [Service]
 Type=oneshot
@@ -66,7 +66,7 @@ PAMName=casemate-guest
 WorkingDirectory=/home/guest
 Environment=LANG=C.UTF-8
 TimeoutStartSec=infinity
-ExecStartPre=+mount -o ro /dev/nvme1n1 /payload
+ExecStartPre=+mount -o ro /dev/vda /payload
 ExecStartPre=+chown guest /dev/virtio-ports/casemate.status
 ExecStart=/payload/start
 StandardOutput=file:/dev/virtio-ports/casemate.output
