@@ -145,7 +145,8 @@ fn run(command: &mut Command) {
 }
 
 /// The script: everything where the programs were told at their compilation that it is, then one
-/// program after the other. Debian has the ioctl TIOCSTI off, which the attacks with it need on.
+/// program after the other. Root's come from systemd, since sudo takes the right to dump core, which
+/// casemate limits itself. Debian has the ioctl TIOCSTI off, which the attacks with it need on.
 fn script(arguments: &[String]) -> String {
     let words: Vec<String> = arguments.iter().map(|argument| quoted(argument)).collect();
     let words = words.join(" ");
@@ -163,8 +164,8 @@ fn script(arguments: &[String]) -> String {
          roots=/var/tmp/casemate-test/{base}\n\
          sudo mkdir -p $roots/bin\n\
          sudo cp /payload/bin/probe $roots/bin/\n\
-         as_root() {{ sudo env CASEMATE_TEST_CACHE=$CASEMATE_TEST_CACHE \
-         CASEMATE_TEST_SLOWNESS=4 \"$@\"; }}\n\
+         as_root() {{ sudo systemd-run --quiet --pipe --wait --collect -E HOME=/root -E LANG=C.UTF-8 \
+         -E CASEMATE_TEST_CACHE=$CASEMATE_TEST_CACHE -E CASEMATE_TEST_SLOWNESS=4 \"$@\"; }}\n\
          sudo sysctl -qw dev.tty.legacy_tiocsti=1\n\
          failed=0\n",
         checkout = quoted(CHECKOUT),
