@@ -1,5 +1,6 @@
 //! The command line: syntax only. No file is opened and no environment read here.
 
+mod holder;
 mod overlay;
 mod profile;
 mod registry;
@@ -14,6 +15,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
+pub use holder::{HolderArgs, HolderCommand};
 pub use profile::{
     ProfileArgs, ProfileCheckArgs, ProfileCommand, ProfileDiffArgs, ProfileEditArgs,
     ProfileListArgs, ProfileNewArgs, ProfilePathArgs, ProfileShowArgs, TrustArgs,
@@ -32,7 +34,8 @@ pub use values::{ByteCount, EnvArg, UlimitArg, Volume};
 
 use crate::profile::protected::Protected;
 use crate::profile::{
-    Control, Duration, Hostname, NetworkMode, Overlay, Pull, Scratch, TmpfsGrant, UserSpec,
+    Control, Duration, Hostname, Ids, MapLine, NetworkMode, Overlay, Pull, Scratch, TmpfsGrant,
+    UserSpec,
 };
 
 /// Run a program in a box that you build alone: no root, no daemon, no setuid helper.
@@ -89,6 +92,8 @@ pub enum Command {
     Shim(ShimArgs),
     /// Print shell aliases that start programs in their boxes.
     Alias(AliasArgs),
+    /// Look after the process that keeps a range of ids between boxes.
+    Holder(HolderArgs),
     /// Try on this machine each thing that a box needs, and say what to change.
     Doctor(DoctorArgs),
     /// Print a script that completes words in a shell.
@@ -148,9 +153,28 @@ pub struct RunArgs {
     #[arg(long, value_name = "FILE")]
     pub env_file: Vec<PathBuf>,
 
-    /// Run as this user of the box: a number or a name, with an optional group. Never root.
+    /// Run as this user of the box: a number or a name, with an optional group. Root needs many
+    /// ids, or --fake-root.
     #[arg(short, long, value_name = "USER[:GROUP]")]
     pub user: Option<UserSpec>,
+
+    /// The ids of the box: auto, single (your own), many (a range of subordinate ids), or keep-id
+    /// (a range, and your own as the program's).
+    #[arg(long, value_name = "IDS")]
+    pub userns: Option<Ids>,
+
+    /// Map user ids: INSIDE:OUTSIDE[:COUNT]; outside, 0 is your own and 1 the first subordinate one.
+    #[arg(long = "uidmap", value_name = "IN:OUT[:COUNT]")]
+    pub uid_map: Vec<MapLine>,
+
+    /// Map group ids; as --uidmap where it is not given.
+    #[arg(long = "gidmap", value_name = "IN:OUT[:COUNT]")]
+    pub gid_map: Vec<MapLine>,
+
+    /// With one id, let changes of owner and id succeed without effect, so that package managers
+    /// run; the program is root by name only.
+    #[arg(long)]
+    pub fake_root: bool,
 
     /// The host name in the box.
     #[arg(long, value_name = "NAME")]
@@ -194,7 +218,7 @@ pub struct RunArgs {
     #[arg(long, value_name = "WHERE")]
     pub scratch: Option<Scratch>,
 
-    /// Run although this control cannot be applied here (landlock, abstract-sockets, keyring,
+    /// Run although this control cannot be applied here (landlock, abstract-sockets, keyring, ids,
     /// tcp-ports, lsm).
     #[arg(long, value_name = "CONTROL")]
     pub may_degrade: Vec<Control>,

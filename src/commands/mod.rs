@@ -4,6 +4,7 @@ mod check;
 mod completion;
 mod doctor;
 mod explain;
+mod holder;
 mod images;
 mod import;
 mod inspect;
@@ -62,7 +63,8 @@ pub fn dispatch(command: &Command) -> Result<i32> {
         Command::Seccomp(args) => seccomp::seccomp(&args.command, &directories).map(|()| 0),
         Command::Shim(args) => shim::shim(&args.command, &directories),
         Command::Alias(args) => shim::alias(args, &directories).map(|()| 0),
-        Command::Doctor(args) => doctor::doctor(args),
+        Command::Holder(args) => holder::holder(args.command, &directories),
+        Command::Doctor(args) => doctor::doctor(args, &directories),
         // Answered above.
         Command::Completion(_) | Command::Complete(_) => Ok(0),
     }

@@ -21,7 +21,7 @@ fn show(args: &SeccompShowArgs, directories: &Directories) -> Result<()> {
     let library = Library::new(directories.config.as_deref());
     let profile = library.load(args.profile.as_deref().unwrap_or("default"))?.profile;
     let host = Host::probe(directories, false);
-    let filter = sandbox::filter(&profile, &host, &Live::default())?;
+    let filter = sandbox::filter(&profile, false, &host, &Live::default())?;
     let Some(filter) = filter else {
         return Err(Error::new("seccomp: this profile has no filter (base = \"none\")"));
     };

@@ -10,7 +10,7 @@ use nix::unistd;
 
 use super::doctor::Outcome;
 use crate::confine::{landlock, lsm};
-use crate::identity::{self, Caller};
+use crate::identity::{self, Caller, Unavailable, range};
 use crate::sys;
 
 /// This machine and this caller.
@@ -40,6 +40,8 @@ pub struct Host {
     pub apparmor: bool,
     /// Whether SELinux is.
     pub selinux: bool,
+    /// The range of ids, or why there is none; looked for only where a plan needs one.
+    pub range: Option<Result<range::Facts, Unavailable>>,
 }
 
 impl Host {
@@ -64,6 +66,7 @@ impl Host {
             keyring: sys::process::keyring_is_reachable(),
             apparmor: lsm::has_apparmor(),
             selinux: lsm::has_selinux(),
+            range: None,
         }
     }
 }
@@ -77,6 +80,8 @@ pub struct Directories {
     pub data: Option<PathBuf>,
     /// `$XDG_CONFIG_HOME`, likewise.
     pub config: Option<PathBuf>,
+    /// `$XDG_RUNTIME_DIR`.
+    pub runtime: Option<PathBuf>,
 }
 
 impl Directories {
@@ -106,6 +111,7 @@ impl Directories {
         Directories {
             data: below("XDG_DATA_HOME", ".local/share"),
             config: below("XDG_CONFIG_HOME", ".config"),
+            runtime: absolute("XDG_RUNTIME_DIR"),
             caller: Caller { uid, gid: unistd::getgid().as_raw(), name, home },
         }
     }

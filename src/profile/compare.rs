@@ -115,7 +115,9 @@ fn kind(key: &str) -> Kind {
         "require" | "seccomp.deny" | "network.deny" | "files.protect" => Kind::Refuses,
         "network.tcp-connect" | "network.tcp-bind" => Kind::Ports,
         "root.read-only" | "limits.require" => Kind::Guard,
-        "seccomp.nesting" | "seccomp.debug" | "seccomp.compat32" => Kind::Switch,
+        "identity.fake-root" | "seccomp.nesting" | "seccomp.debug" | "seccomp.compat32" => {
+            Kind::Switch
+        }
         "network.mode" => Kind::Steps(&["none", "host"]),
         "seccomp.base" => Kind::Steps(&["strict", "default", "none"]),
         "limits.rlimits" => Kind::Bounds,

@@ -9,6 +9,7 @@
 mod compare;
 mod filters;
 mod grants;
+mod ids;
 mod library;
 mod lint;
 mod merge;
@@ -30,14 +31,15 @@ pub use filters::{
     Bits, Comparison, ErrnoName, RuleAction, RuleArgument, SeccompBase, SeccompRule,
 };
 pub use grants::{Grant, HostPath, Origin, TmpfsGrant, Word};
+pub use ids::{Ids, MapLine};
 pub use library::{Layers, Library, Listed, shipped};
 pub use lint::{Level, Lint};
 pub use names::{CommandName, Port, SecurityLabel};
 pub use parse::parse;
 pub use project::{PROJECT_FILE, Project, Search, Trust};
 pub use values::{
-    Capability, Control, Duration, EnvName, EnvValue, Hostname, Id, Ids, NetworkMode, Overlay,
-    Pattern, Pull, Reserved, ResourceLimit, ResourceName, Scratch, Size, Terminal, UserSpec,
+    Capability, Control, Duration, EnvName, EnvValue, Hostname, Id, NetworkMode, Overlay, Pattern,
+    Pull, Reserved, ResourceLimit, ResourceName, Scratch, Size, Terminal, UserSpec,
 };
 
 use crate::image::Reference;
@@ -109,6 +111,14 @@ pub struct Identity {
     pub ids: Option<Ids>,
     /// Who the program is in the box.
     pub user: Option<UserSpec>,
+    /// Whether changes of owner and id succeed without effect, where the box has one id.
+    pub fake_root: Option<bool>,
+    /// The map of user ids (`--uidmap`), instead of the one that `ids` means.
+    #[serde(skip)]
+    pub uid_map: Vec<MapLine>,
+    /// The map of group ids (`--gidmap`); that of the user ids where it is empty.
+    #[serde(skip)]
+    pub gid_map: Vec<MapLine>,
     /// The host name in the box.
     pub hostname: Option<Hostname>,
 }

@@ -66,6 +66,7 @@ impl Profile {
             ("root.scratch-size", root.scratch_size.show()),
             ("identity.ids", identity.ids.show()),
             ("identity.user", identity.user.show()),
+            ("identity.fake-root", identity.fake_root.show()),
             ("identity.hostname", identity.hostname.show()),
             ("program.workdir", program.workdir.show()),
             ("program.terminal", program.terminal.show()),
@@ -180,7 +181,18 @@ as_text! {
     CommandName: |name| name.0.clone();
     Control: |control| control.word().to_owned();
     Hostname: |name| name.0.clone();
-    Ids: |ids| ids.word().to_owned();
+    Ids: |ids| match ids {
+        Ids::Auto => "auto".to_owned(),
+        Ids::Single => "single".to_owned(),
+        Ids::Many => "many".to_owned(),
+        Ids::KeepId { uid, gid } => {
+            let part = |name: &str, id: &Option<u32>| id.map(|id| format!("{name}={id}"));
+            let parts: Vec<String> =
+                [part("uid", uid), part("gid", gid)].into_iter().flatten().collect();
+            let colon = if parts.is_empty() { "" } else { ":" };
+            format!("keep-id{colon}{}", parts.join(","))
+        }
+    };
     NetworkMode: |mode| mode.word().to_owned();
     Overlay: |overlay| overlay.word().to_owned();
     Pattern: |pattern| match pattern {

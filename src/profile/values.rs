@@ -9,6 +9,7 @@ use serde::de::{self, Deserializer, IgnoredAny};
 use serde::{Deserialize, Serialize};
 
 use super::filters::{Bits, Comparison, ErrnoName, RuleAction, SeccompBase};
+use super::ids::Ids;
 use super::names::{CommandName, Port, SecurityLabel};
 use super::protected::Protected;
 use crate::image::Reference;
@@ -177,16 +178,6 @@ words! {
 }
 
 words! {
-    /// How many ids the box has.
-    Ids, "ids" {
-        /// What the plan needs.
-        Auto = "auto",
-        /// The user's own id only.
-        Single = "single",
-    } later { "many" }
-}
-
-words! {
     /// What the program can reach.
     NetworkMode, "network" {
         /// A network namespace of its own with nothing but loopback.
@@ -221,6 +212,8 @@ words! {
         TcpPorts = "tcp-ports",
         /// `[lsm]`.
         Lsm = "lsm",
+        /// Many ids; what is left is one, with changes of owner that succeed without effect.
+        Ids = "ids",
     }
 }
 

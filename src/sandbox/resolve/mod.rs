@@ -16,13 +16,14 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use super::{Degraded, Keyring, Mount, Program, Root, Sandbox, What};
+use crate::confine::capabilities;
 use crate::confine::landlock::{self, Access, Rules};
 use crate::confine::lsm::Labels;
 use crate::confine::rlimits::Rlimit;
 use crate::confine::seccomp::Filter;
 use crate::error::{Error, Result};
 use crate::host::{Host, Source, World};
-use crate::identity::{self, Asked, Identity, Names};
+use crate::identity::{self, Asked, Identity, Names, Question};
 use crate::image;
 use crate::profile::{Control, NetworkMode, Port, Profile, Size, Terminal};
 
@@ -77,13 +78,23 @@ pub fn resolve(inputs: &Inputs<'_>, world: &mut dyn World) -> Result<Sandbox> {
         (None, Some(image)) => Asked::Image(image.config.user.as_deref().unwrap_or_default()),
         (None, None) => Asked::Nobody,
     };
-    let identity = identity::resolve(&asked, &host.caller, &inputs.names, image.is_some())?;
+    let question = Question {
+        asked,
+        wanted: &profile.identity,
+        caller: &host.caller,
+        names: &inputs.names,
+        in_image: image.is_some(),
+        range: host.range.as_ref(),
+        may_be_single: profile.may_degrade.contains(&Control::Ids),
+    };
+    let (identity, one_id) = identity::resolve(&question)?;
     let hostname =
         profile.identity.hostname.as_ref().map_or("casemate", |name| name.0.as_str()).to_owned();
     let network = profile.network.mode.unwrap_or(NetworkMode::None);
-    let mut degraded = Vec::new();
+    let mut degraded: Vec<_> =
+        one_id.map(|reason| Degraded { control: Control::Ids, reason }).into_iter().collect();
 
-    let root = root::choose(profile, host, image.as_ref())?;
+    let root = root::choose(profile, host, image.as_ref(), &identity)?;
     let memory = profile.root.scratch_size.unwrap_or(Size::Percent(50));
     let mut mounts = root::base(&root, &identity, &inputs.names, &hostname, network, world)?;
     let (granted, placeholders) = files::grants(inputs, &mounts, world)?;
@@ -110,7 +121,7 @@ pub fn resolve(inputs: &Inputs<'_>, world: &mut dyn World) -> Result<Sandbox> {
     let nesting = profile.seccomp.nesting.unwrap_or(false);
     let landlock = landlock_rules(profile, host, &root, &mounts, network, &mut degraded)?;
     let lsm = labels(profile, host, &mut degraded)?;
-    let filter = seccomp::filter(profile, host, world)?;
+    let filter = seccomp::filter(profile, identity.fake_root, host, world)?;
     let no_keys = |filter: &Filter| filter.refuses(&["keyctl", "add_key", "request_key"]);
     let keyring = if !host.keyring {
         let reason = "keyctl is refused here, by a filter that casemate was started under";
@@ -122,9 +133,13 @@ pub fn resolve(inputs: &Inputs<'_>, world: &mut dyn World) -> Result<Sandbox> {
         Keyring::Private
     };
     let mut capabilities = profile.capabilities.keep.clone();
+    if identity.is_root() {
+        capabilities.extend(capabilities::ROOT);
+    }
     capabilities.sort();
     capabilities.dedup();
-    let notes = notes::collect(inputs, &identity, &capabilities, nesting);
+    files::check_owners(&mounts, &identity, host)?;
+    let notes = notes::collect(inputs, &identity, &mounts, nesting);
 
     Ok(Sandbox {
         profiles: inputs.profiles.clone(),

@@ -16,13 +16,23 @@ use crate::profile::{
 const LIMIT: u64 = 1 << 20;
 
 /// The filter; `None` where the profile wants none. Fails where it names what does not exist.
-pub fn filter(profile: &Profile, host: &Host, world: &dyn World) -> Result<Option<Filter>> {
+pub fn filter(
+    profile: &Profile,
+    fake_root: bool,
+    host: &Host,
+    world: &dyn World,
+) -> Result<Option<Filter>> {
     let wanted = &profile.seccomp;
     let base = wanted.base.as_ref().unwrap_or(&SeccompBase::Default);
     if *base == SeccompBase::None {
+        if fake_root {
+            return Err(Error::new("--fake-root is done by the filter, and seccomp base is none")
+                .hint("leave one of the two out"));
+        }
         return without(profile).map(|()| None);
     }
-    let changed = [wanted.nesting, wanted.debug, wanted.compat32].contains(&Some(true))
+    let changed = fake_root
+        || [wanted.nesting, wanted.debug, wanted.compat32].contains(&Some(true))
         || !wanted.allow.is_empty()
         || !wanted.deny.is_empty()
         || !wanted.rule.is_empty();
@@ -58,6 +68,10 @@ pub fn filter(profile: &Profile, host: &Host, world: &dyn World) -> Result<Optio
             false => policy.allow(name),
         };
         done.map_err(|error| error.within(origin))?;
+    }
+    // Before what is refused: that stays refused.
+    if fake_root {
+        policy = policy.with_fake_root();
     }
     for Word { name, origin } in &wanted.deny {
         let done = match name.starts_with('@') {
