@@ -117,9 +117,9 @@ pub(super) fn plan(
         names,
         own,
     };
-    let sandbox = sandbox::resolve(&inputs, &mut world)?;
-    for limit in &sandbox.rlimits {
-        crate::confine::rlimits::check(limit)?;
+    let mut sandbox = sandbox::resolve(&inputs, &mut world)?;
+    for limit in &mut sandbox.rlimits {
+        crate::confine::rlimits::fit(limit)?;
     }
     Ok(Planned { sandbox, world, in_use, namespace })
 }
