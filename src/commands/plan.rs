@@ -123,7 +123,7 @@ pub(super) fn plan(
         own,
         placeholders: standing()?,
     };
-    let sandbox = loop {
+    let mut sandbox = loop {
         let sandbox = sandbox::resolve(&inputs, &mut world)?;
         // Another box may have put some up meanwhile, which would be taken for the user's own.
         let now = standing()?;
@@ -132,8 +132,8 @@ pub(super) fn plan(
         }
         inputs.placeholders = now;
     };
-    for limit in &sandbox.rlimits {
-        crate::confine::rlimits::check(limit)?;
+    for limit in &mut sandbox.rlimits {
+        crate::confine::rlimits::fit(limit)?;
     }
     Ok(Planned { sandbox, world, in_use, namespace })
 }

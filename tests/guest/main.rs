@@ -7,6 +7,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod ids;
 mod system;
 
 use common::{Run, user};

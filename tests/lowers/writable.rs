@@ -353,7 +353,7 @@ fn a_server_that_is_killed_leaves_what_was_written() {
                 let known = [libc::ENOTCONN, libc::ECONNABORTED, libc::EIO].map(Some);
                 assert!(known.contains(&told), "{error}");
                 // And so from then on, without waiting.
-                let later = fs::read(fuse.join("part")).unwrap_err().raw_os_error();
+                let later = fs::read(fuse.join("not asked yet")).unwrap_err().raw_os_error();
                 assert!(known.contains(&later), "{later:?}");
                 fs::write(&noted, done.to_string()).unwrap();
             });

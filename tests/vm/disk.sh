@@ -19,7 +19,7 @@ trap 'chmod -R u+rwX "$work" 2>/dev/null; rm -rf "$work"' EXIT
 
 # What the tests call, and what an ordinary Debian has when somebody logs in.
 packages=linux-image-cloud-amd64,systemd,systemd-sysv,udev,kmod,dbus,dbus-user-session,libpam-systemd
-packages+=,systemd-container,uidmap,apparmor,sudo,passwd,procps,util-linux,keyutils,bubblewrap
+packages+=,systemd-container,libbpf1,uidmap,apparmor,sudo,passwd,procps,util-linux,keyutils,bubblewrap
 packages+=,libseccomp2,libcap2-bin,python3-minimal,busybox-static,less
 
 # The machine's own mirror, with the release that the guest is.

@@ -55,7 +55,7 @@ const NOT_MADE: [&str; 1] = [
 const WAIVED: &str = "bubblewrap-mountpoint";
 
 /// The images that these programs use; they are built here, with this machine's tools.
-const IMAGES: [Image; 14] = [
+const IMAGES: [Image; 15] = [
     Image::Debian,
     Image::Small,
     Image::Entry,
@@ -70,6 +70,7 @@ const IMAGES: [Image; 14] = [
     Image::Hostile("passwd-link"),
     Image::Hostile("tmp-link"),
     Image::Hostile("suid"),
+    Image::Repository,
 ];
 
 /// What the tests read of the checkout.
