@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::DirBuilderExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::pull::Obtain;
 use super::{registries, trust};
@@ -290,7 +290,18 @@ fn own_directories(
     let usual = true_home(directories).map(|home| home.join(".local/share"));
     let mut own = Vec::new();
     let settings = true_home(directories).map(|home| home.join(".config"));
-    let places = [directories.data.clone(), usual, directories.config.clone(), settings];
+    // What has a name there is trusted as the user's own: the holder of a range, the way to a shared
+    // server of layers.
+    let runtime = Some(PathBuf::from(format!("/run/user/{}", directories.caller.uid)));
+    let runtime = runtime.filter(|path| path.is_dir());
+    let places = [
+        directories.data.clone(),
+        usual,
+        directories.config.clone(),
+        settings,
+        directories.runtime.clone(),
+        runtime,
+    ];
     for data in places.into_iter().flatten() {
         let path = data.join("casemate");
         match std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&path) {
@@ -309,7 +320,7 @@ fn own_directories(
     Ok(own)
 }
 
-fn true_home(directories: &Directories) -> Option<std::path::PathBuf> {
+fn true_home(directories: &Directories) -> Option<PathBuf> {
     let passwd = std::fs::read("/etc/passwd").ok()?;
     let entry = identity::find_user(&passwd, |entry| entry.uid == directories.caller.uid)?;
     // A home that is not there (such as /nonexistent) is not made.
