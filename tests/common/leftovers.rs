@@ -107,6 +107,10 @@ fn traces(user: &User) -> BTreeSet<String> {
     files(&user.data().join("casemate/store/staging"), user, 1, &mut traces);
     files(&user.data().join("casemate/boxes"), user, 1, &mut traces);
     cgroups(Path::new("/sys/fs/cgroup"), user, &mut traces);
+    // These stay, empty: what all boxes lock must be one file, in a directory that no box can make.
+    for stays in ["casemate", "casemate/overlay", "casemate/overlay/lock"] {
+        traces.remove(&format!("file {}", user.runtime().join(stays).display()));
+    }
     traces
 }
 
@@ -125,10 +129,6 @@ fn processes(user: &User, traces: &mut BTreeSet<String>) {
         };
         let uids = field("Uid:");
         if !uids.split_whitespace().any(|uid| uid == user.uid.to_string()) {
-            continue;
-        }
-        // Dead, and the machine's own init has not got round to it: nothing of a box's is left in it.
-        if field("State:").starts_with('Z') && field("PPid:") == "1" {
             continue;
         }
         let namespace = fs::read_link(format!("/proc/{pid}/ns/user"));
