@@ -26,6 +26,10 @@ const LONGEST_ANSWER: usize = 1 << 20;
 /// How long a thread looks for the next request before it sleeps.
 const LOOK: Duration = Duration::from_micros(50);
 
+/// How long a thread that stands in for the first one sleeps before it asks whether it still has to,
+/// in milliseconds.
+const STAND_IN: u8 = 2;
+
 /// A thread's stack in bytes. Nothing here goes deep.
 const STACK: usize = 256 << 10;
 
@@ -197,7 +201,7 @@ impl<'a, F: FileSystem> Worker<'a, F> {
         loop {
             let mut at_once = 0;
             loop {
-                let (length, waited) = match self.look(device, || false)? {
+                let (length, waited) = match self.look(device)? {
                     (Found::Request(length), waited) => (length, waited),
                     (Found::End, _) => return Ok(()),
                     (Found::Nothing, _) => break,
@@ -211,11 +215,7 @@ impl<'a, F: FileSystem> Worker<'a, F> {
                 }
             }
             self.turns.awake(false);
-            let mut fds = [PollFd::new(device.as_fd(), PollFlags::POLLIN)];
-            match poll(&mut fds, PollTimeout::NONE) {
-                Ok(_) | Err(Errno::EINTR) => {}
-                Err(errno) => return Err(Error::os("wait for", "/dev/fuse", errno)),
-            }
+            sleep(device, PollTimeout::NONE)?;
             self.turns.awake(true);
         }
     }
@@ -223,15 +223,16 @@ impl<'a, F: FileSystem> Worker<'a, F> {
     /// What the others do: read requests as long as they find some, when they are wanted.
     fn follow(&mut self, device: &OwnedFd) -> Result<()> {
         while self.turns.wait(self.rank) == Turn::Read {
-            let turns = self.turns;
-            // As long as the first one is busy with one request, somebody has to look.
-            let is_needed = || turns.is_late(LOOK);
             loop {
-                match self.look(device, is_needed)? {
+                match self.look(device)? {
                     (Found::Request(length), _) => {
                         if let Next::End = self.handle(device, length)? {
                             return Ok(());
                         }
+                    }
+                    // As long as the first one is at one request, somebody has to be there.
+                    (Found::Nothing, _) if self.turns.is_late(LOOK) => {
+                        sleep(device, PollTimeout::from(STAND_IN))?;
                     }
                     (Found::Nothing, _) => break,
                     (Found::End, _) => return Ok(()),
@@ -241,16 +242,16 @@ impl<'a, F: FileSystem> Worker<'a, F> {
         Ok(())
     }
 
-    /// Looks for a request, for [`LOOK`], or longer as long as `is_needed`. Also says whether it had
-    /// to wait. Whoever else wants the processor has it meanwhile: the program, above all.
-    fn look(&mut self, device: &OwnedFd, is_needed: impl Fn() -> bool) -> Result<(Found, bool)> {
+    /// Looks for a request, for [`LOOK`]. Also says whether it had to wait. Whoever else wants the
+    /// processor has it meanwhile: the program, above all.
+    fn look(&mut self, device: &OwnedFd) -> Result<(Found, bool)> {
         let mut since = None;
         loop {
             match read(device, &mut self.request) {
                 Ok(length) => return Ok((Found::Request(length), since.is_some())),
                 Err(Errno::EAGAIN) => {
                     let since = since.get_or_insert_with(Instant::now);
-                    if since.elapsed() >= LOOK && !is_needed() {
+                    if since.elapsed() >= LOOK {
                         return Ok((Found::Nothing, true));
                     }
                     std::thread::yield_now();
@@ -294,6 +295,15 @@ impl<'a, F: FileSystem> Worker<'a, F> {
             }
             _ => Ok(Next::Request),
         }
+    }
+}
+
+/// Waits for a request, or for the end.
+fn sleep(device: &OwnedFd, timeout: PollTimeout) -> Result<()> {
+    let mut fds = [PollFd::new(device.as_fd(), PollFlags::POLLIN)];
+    match poll(&mut fds, timeout) {
+        Ok(_) | Err(Errno::EINTR) => Ok(()),
+        Err(errno) => Err(Error::os("wait for", "/dev/fuse", errno)),
     }
 }
 
