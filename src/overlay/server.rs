@@ -1,4 +1,4 @@
-//! The process that serves: confined, a thread for each processor, one request after the other.
+//! The process that serves: confined, as many threads as processors, one request after the other.
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::thread;
@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
+use nix::sched::{CpuSet, sched_getaffinity};
 use nix::unistd::{Pid, read, write};
 
 use super::turns::{Turn, Turns};
@@ -66,28 +66,26 @@ pub fn serve(
     life: Option<OwnedFd>,
     device: impl FnOnce() -> Result<OwnedFd>,
 ) -> Result<()> {
-    let processors = processors().during("get", "the processors that may be used")?;
+    let threads = threads().during("get", "the processors that may be used")?;
     let directories = file_system.directories();
     let open = directories.iter().map(|(directory, _)| *directory);
     give_up(kept.iter().copied().chain(open), life)?;
     // Each thread has a device of its own; they are bound to the mount when it is there.
-    let others: Vec<OwnedFd> = (1..processors.len())
-        .map(|_| fuse::open_device().at("open", "/dev/fuse"))
-        .collect::<Result<_>>()?;
+    let others: Vec<OwnedFd> =
+        (1..threads).map(|_| fuse::open_device().at("open", "/dev/fuse")).collect::<Result<_>>()?;
     landlock::restrict_to(directories).map_err(|error| {
         error.hint("the server of a FUSE overlay needs Landlock; `--overlay kernel` does without")
     })?;
     let filter = file_system.calls(Architecture::native()).compile()?;
     let turns = Turns::new();
-    let mut workers = Vec::new();
-    for (rank, processor) in (0..).zip(processors.iter().copied()) {
-        workers.push(Worker::new(file_system, rank, processor, &filter, &turns));
-    }
+    let mut first = Worker::new(file_system, 0, &filter, &turns);
+    let workers: Vec<_> = (1..)
+        .zip(&others)
+        .map(|(rank, _)| Worker::new(file_system, rank, &filter, &turns))
+        .collect();
     let device = device()?;
-    let mut workers = workers.into_iter();
-    let mut first = workers.next().ok_or_else(|| Error::new("serve: there is no processor"))?;
     thread::scope(|scope| {
-        for (mut worker, other) in workers.zip(others) {
+        for (mut worker, other) in workers.into_iter().zip(others) {
             // Before Linux 5.12 only a process in the mount's user namespace may do this.
             let own = match fuse::clone_device(&device, &other) {
                 Ok(()) => other,
@@ -105,11 +103,12 @@ pub fn serve(
     })
 }
 
-/// The processors that this process may run on, as many as there are to be threads.
-fn processors() -> Result<Vec<usize>, Errno> {
+/// How many threads there are to be: as many as processors that this process may run on. None is
+/// bound to one, or the servers of all boxes would meet on the same.
+fn threads() -> Result<usize, Errno> {
     let allowed = sched_getaffinity(Pid::from_raw(0))?;
     let is_allowed = |processor: &usize| allowed.is_set(*processor).unwrap_or(false);
-    Ok((0..CpuSet::count()).filter(is_allowed).take(MOST_THREADS).collect())
+    Ok((0..CpuSet::count()).filter(is_allowed).take(MOST_THREADS).count())
 }
 
 /// Gives up what a server does not need. A process that ends closes its files in the order of their
@@ -140,7 +139,6 @@ struct Worker<'a, F> {
     file_system: &'a F,
     /// 0 for the first.
     rank: u32,
-    processor: usize,
     filter: &'a [seccomp::Instruction],
     turns: &'a Turns,
     request: Vec<u8>,
@@ -166,7 +164,6 @@ impl<'a, F: FileSystem> Worker<'a, F> {
     fn new(
         file_system: &'a F,
         rank: u32,
-        processor: usize,
         filter: &'a [seccomp::Instruction],
         turns: &'a Turns,
     ) -> Self {
@@ -176,7 +173,6 @@ impl<'a, F: FileSystem> Worker<'a, F> {
         Worker {
             file_system,
             rank,
-            processor,
             filter,
             turns,
             request: vec![0; longest.max(MIN_REQUEST)],
@@ -185,10 +181,6 @@ impl<'a, F: FileSystem> Worker<'a, F> {
     }
 
     fn run(&mut self, device: &OwnedFd) -> Result<()> {
-        let mut own = CpuSet::new();
-        own.set(self.processor)
-            .and_then(|()| sched_setaffinity(Pid::from_raw(0), &own))
-            .during("keep a thread on", format_args!("processor {}", self.processor))?;
         let flags = OFlag::O_RDWR | OFlag::O_NONBLOCK;
         fcntl(device, FcntlArg::F_SETFL(flags)).at("set the flags of", "/dev/fuse")?;
         seccomp::load(self.filter).during("load", "the overlay's seccomp filter")?;
