@@ -212,26 +212,31 @@ impl<'a, F: FileSystem> Worker<'a, F> {
         }
     }
 
-    /// What the others do: read requests as long as they find some, when they are wanted.
+    /// What the others do when they are wanted. Who stands in for the first thread looks for nothing,
+    /// or the one program that there is would have to share its processor with somebody who looks.
     fn follow(&mut self, device: &OwnedFd) -> Result<()> {
-        while self.turns.wait(self.rank) == Turn::Read {
+        loop {
+            let turn = self.turns.wait(self.rank);
             loop {
-                match self.look(device)? {
-                    (Found::Request(length), _) => {
+                let found = match turn {
+                    Turn::Help => self.look(device)?.0,
+                    Turn::StandIn => self.read(device)?,
+                    Turn::End => return Ok(()),
+                };
+                match found {
+                    Found::Request(length) => {
                         if let Next::End = self.handle(device, length)? {
                             return Ok(());
                         }
                     }
-                    // As long as the first one is at one request, somebody has to be there.
-                    (Found::Nothing, _) if self.turns.is_late(LOOK) => {
+                    Found::Nothing if self.turns.is_late(LOOK) => {
                         sleep(device, PollTimeout::from(STAND_IN))?;
                     }
-                    (Found::Nothing, _) => break,
-                    (Found::End, _) => return Ok(()),
+                    Found::Nothing => break,
+                    Found::End => return Ok(()),
                 }
             }
         }
-        Ok(())
     }
 
     /// Looks for a request, for [`LOOK`]. Also says whether it had to wait. Whoever else wants the
@@ -239,20 +244,26 @@ impl<'a, F: FileSystem> Worker<'a, F> {
     fn look(&mut self, device: &OwnedFd) -> Result<(Found, bool)> {
         let mut since = None;
         loop {
-            match read(device, &mut self.request) {
-                Ok(length) => return Ok((Found::Request(length), since.is_some())),
-                Err(Errno::EAGAIN) => {
-                    let since = since.get_or_insert_with(Instant::now);
-                    if since.elapsed() >= LOOK {
-                        return Ok((Found::Nothing, true));
-                    }
-                    std::thread::yield_now();
-                }
-                // The request was taken back before it was read.
-                Err(Errno::ENOENT | Errno::EINTR) => {}
-                Err(Errno::ENODEV) => return Ok((Found::End, false)),
-                Err(errno) => return Err(Error::os("read", "/dev/fuse", errno)),
+            let found = self.read(device)?;
+            let Found::Nothing = found else { return Ok((found, since.is_some())) };
+            let since = since.get_or_insert_with(Instant::now);
+            if since.elapsed() >= LOOK {
+                return Ok((found, true));
             }
+            std::thread::yield_now();
+        }
+    }
+
+    fn read(&mut self, device: &OwnedFd) -> Result<Found> {
+        loop {
+            return match read(device, &mut self.request) {
+                Ok(length) => Ok(Found::Request(length)),
+                Err(Errno::EAGAIN) => Ok(Found::Nothing),
+                // The request was taken back before it was read.
+                Err(Errno::ENOENT | Errno::EINTR) => continue,
+                Err(Errno::ENODEV) => Ok(Found::End),
+                Err(errno) => Err(Error::os("read", "/dev/fuse", errno)),
+            };
         }
     }
 

@@ -36,7 +36,10 @@ struct State {
 /// What a thread that is not the first one is to do.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Turn {
-    Read,
+    /// Several programs keep the first thread busy.
+    Help,
+    /// The first thread is at a long request.
+    StandIn,
     End,
 }
 
@@ -91,11 +94,11 @@ impl Turns {
             }
             if state.wanted > 0 {
                 state.wanted -= 1;
-                return Turn::Read;
+                return Turn::Help;
             }
             state = if state.is_awake {
                 if self.is_late(patience) {
-                    return Turn::Read;
+                    return Turn::StandIn;
                 }
                 let waited = self.changed.wait_timeout(state, patience);
                 waited.unwrap_or_else(PoisonError::into_inner).0
@@ -144,7 +147,7 @@ mod tests {
             }
             turns.end();
             let [first, second, _] = other.join().unwrap();
-            assert_eq!((first, second), (Turn::Read, Turn::Read));
+            assert_eq!((first, second), (Turn::Help, Turn::StandIn));
         });
         assert_eq!(turns.wait(2), Turn::End);
     }

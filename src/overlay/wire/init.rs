@@ -46,8 +46,6 @@ impl Features {
     pub const AUTO_INVAL_DATA: Features = Features(1 << 12);
     /// Directories are read with attributes.
     pub const DO_READDIRPLUS: Features = Features(1 << 13);
-    /// Only where it seems to be of use.
-    pub const READDIRPLUS_AUTO: Features = Features(1 << 14);
     /// Writes wait in the page cache.
     pub const WRITEBACK_CACHE: Features = Features(1 << 16);
     /// `ENOSYS` to `Open` means: all files are opened without asking.

@@ -254,7 +254,6 @@ impl FileSystem for Writable {
             .and(Features::BIG_WRITES)
             .and(Features::CACHE_SYMLINKS)
             .and(Features::DO_READDIRPLUS)
-            .and(Features::READDIRPLUS_AUTO)
             .and(Features::EXPLICIT_INVAL_DATA)
             .and(Features::HANDLE_KILLPRIV_V2)
             .and(Features::MAX_PAGES)
