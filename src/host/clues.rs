@@ -49,10 +49,10 @@ pub struct Clues {
     pub has_user_namespaces: bool,
     /// This process is in a user namespace that is not the machine's.
     pub in_user_namespace: bool,
+    /// It is in one that has no ids at all.
+    pub unmapped: bool,
     /// This process runs under a seccomp filter.
     pub filtered: bool,
-    /// This process and what it starts gain no privileges (PR_SET_NO_NEW_PRIVS).
-    pub no_new_privs: bool,
     /// The root is not that of PID 1, as far as that can be seen.
     pub chrooted: bool,
     /// Something is mounted below /proc, or /proc shows processes only.
@@ -107,7 +107,10 @@ impl Clues {
         };
         let mounts = look.read("/proc/self/mountinfo").unwrap_or_default();
         let mounts: Vec<Mount<'_>> = mounts.lines().filter_map(Mount::parse).collect();
-        let uid_map = look.read("/proc/self/uid_map").unwrap_or_default();
+        let [uid_map, gid_map] =
+            ["uid_map", "gid_map"].map(|map| look.read(&format!("/proc/self/{map}")));
+        let is_whole = |map: &String| map.split_whitespace().eq(["0", "0", "4294967295"]);
+        let is_empty = |map: &Option<String>| map.as_ref().is_some_and(|map| map.trim().is_empty());
         let subset = |mount: &Mount<'_>| mount.at == "/proc" && has_option(mount, "subset=pid");
         let masks = |mount: &Mount<'_>| {
             mount.at.starts_with("/proc/") && mount.kind != "binfmt_misc" && mount.kind != "autofs"
@@ -123,10 +126,9 @@ impl Clues {
             max_user_namespaces: number("/proc/sys/user/max_user_namespaces"),
             selinux_enforcing: number("/sys/fs/selinux/enforce") == Some(1),
             has_user_namespaces: look.exists("/proc/self/ns/user"),
-            in_user_namespace: !uid_map.is_empty()
-                && uid_map.split_whitespace().ne(["0", "0", "4294967295"]),
+            in_user_namespace: uid_map.as_ref().is_some_and(|map| !is_whole(map)),
+            unmapped: is_empty(&uid_map) || is_empty(&gid_map),
             filtered: field("Seccomp") == "2",
-            no_new_privs: field("NoNewPrivs") == "1",
             chrooted: !mounts.is_empty() && !mounts.iter().any(|mount| mount.at == "/"),
             proc_masked: mounts.iter().any(|mount| masks(mount) || subset(mount)),
             tmpfs_xattrs,

@@ -36,7 +36,7 @@ pub struct Finding {
 }
 
 /// Every id that there is. They do not change between versions.
-pub const IDS: [&str; 44] = [
+pub const IDS: [&str; 45] = [
     "apparmor-confined",
     "apparmor-unconfined",
     "apparmor-userns",
@@ -77,6 +77,7 @@ pub const IDS: [&str; 44] = [
     "snap",
     "tiocsti",
     "unknown",
+    "unmapped",
     "userns-clone",
     "wsl1",
     "wsl2",
@@ -188,6 +189,13 @@ fn user_namespace(errno: i32, clues: &Clues) -> Finding {
             "boot a kernel with CONFIG_USER_NS=y, and without user_namespace.enable=0",
         );
     }
+    if is_denied(errno) && clues.unmapped {
+        return fatal(
+            "unmapped",
+            "the user namespace that casemate is in has no ids, and nobody in it may make another",
+            "have its maps written: unshare with --map-current-user or --map-root-user",
+        );
+    }
     if is_denied(errno) && clues.userns_clone_off {
         return fatal(
             "userns-clone",
@@ -287,7 +295,7 @@ fn filter(clues: &Clues, does: &str) -> Finding {
         .with("podman run --security-opt seccomp=/usr/share/containers/seccomp.json --security-opt unmask=ALL …"),
         _ => fatal(
             "seccomp-docker",
-            format!("a container's seccomp filter {does}"),
+            format!("a seccomp filter {does}: a container's, or a service's (RestrictNamespaces=, SystemCallFilter=)"),
             format!("give the container a filter that allows {calls}, such as that of podman (package containers-common), or run casemate outside"),
         )
         .with("docker run --security-opt seccomp=/usr/share/containers/seccomp.json --security-opt apparmor=unconfined --security-opt systempaths=unconfined …"),

@@ -8,7 +8,7 @@ fn refusing(rules: &[&str]) -> Run {
     let refuse = crate::common::compile("refuse", "tests/doctor/refuse.c");
     let doctor = doctor();
     let words: Vec<&str> = rules.iter().copied().chain(["--"]).collect();
-    doctor.under(refuse.to_str().unwrap(), &words)
+    doctor.wrapped_in(refuse.to_str().unwrap(), &words)
 }
 
 /// What docker's filter refuses to a container without capabilities, with its errnos.
@@ -40,6 +40,22 @@ fn a_filter_like_dockers() {
     let report = Report::of(refusing(&DOCKER).env("container", "podman"));
     let command = report.finding("seccomp-docker")["command"].as_str().unwrap();
     assert!(command.starts_with("podman run --security-opt seccomp="), "{command}");
+}
+
+/// The filter that the command names, of the package containers-common.
+#[test]
+fn the_filter_that_is_advised_lets_boxes_run() {
+    let space = Workspace::new();
+    let advised = "/usr/share/containers/seccomp.json";
+    let profile = space.file("p.toml", format!("[seccomp]\nbase = \"{advised}\"\n"));
+    let script = format!(
+        "$casemate seccomp show --form raw {profile} >{filter} && \
+         exec bwrap --dev-bind / / --seccomp 3 $casemate doctor --json 3<{filter}",
+        filter = space.at("filter")
+    );
+    let report = Report::of(Run::bash(&script));
+    assert_ne!(report.0["exit"], 2, "{:#}", report.0);
+    assert!(report.ids().contains("no-new-privs"), "no filter was set: {:#}", report.0);
 }
 
 #[test]
@@ -79,7 +95,13 @@ fn a_namespace_that_allows_none_below_it() {
     // No sysctl of the machine's would help.
     assert!(finding["command"].is_null());
     let words = ["--dev-bind", "/", "/", "--unshare-user", "--disable-userns", "--"];
-    Report::of(doctor().under("bwrap", &words)).has("max-userns", "fatal", "user-namespace");
+    Report::of(doctor().wrapped_in("bwrap", &words)).has("max-userns", "fatal", "user-namespace");
+}
+
+#[test]
+fn a_namespace_without_ids() {
+    let report = Report::of(Run::bash("exec unshare --user $casemate doctor --json"));
+    report.has("unmapped", "fatal", "user-namespace");
 }
 
 #[test]
@@ -178,6 +200,6 @@ fn nobody_who_gives_a_range() {
         report.is_well();
         assert_eq!(report.ids().intersection(&ranges.into()).collect::<Vec<_>>(), [&id]);
     }
-    let report = Report::of(doctor().with_fuse().under("setpriv", &["--no-new-privs"]));
+    let report = Report::of(doctor().with_fuse().wrapped_in("setpriv", &["--no-new-privs"]));
     assert!(report.ids().contains("no-new-privs"), "{:#}", report.0);
 }

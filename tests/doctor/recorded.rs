@@ -77,7 +77,7 @@ fn usual(path: &str) -> Option<&'static str> {
             "22 1 8:1 / / rw,relatime - ext4 /dev/sda1 rw\n23 22 0:5 / /proc rw - proc proc rw\n\
              24 23 0:6 / /proc/sys/fs/binfmt_misc rw - autofs systemd-1 rw\n"
         }
-        "/proc/self/uid_map" => "         0          0 4294967295\n",
+        "/proc/self/uid_map" | "/proc/self/gid_map" => "         0          0 4294967295\n",
         "/proc/filesystems" => "nodev\ttmpfs\n\text4\nnodev\toverlay\n",
         "/proc/sys/user/max_user_namespaces" => "127000\n",
         "/proc/sys/kernel/osrelease" => "6.12.90\n",

@@ -21,7 +21,7 @@ fn load(name: &str, rules: &str) {
 /// What the doctor finds in a profile: its exit code, and the ids of what is fatal, with their steps.
 fn doctor_in(profile: &str) -> (i32, Vec<(String, String)>) {
     let output =
-        in_session(casemate(["doctor", "--json"])).under("aa-exec", &["-p", profile, "--"]);
+        in_session(casemate(["doctor", "--json"])).wrapped_in("aa-exec", &["-p", profile, "--"]);
     let output = output.output();
     let report: Value = serde_json::from_str(&output.out()).unwrap();
     let fatal = |finding: &&Value| finding["level"] == "fatal";
