@@ -294,15 +294,19 @@ fn own_directories(
     // server of layers.
     let runtime = Some(PathBuf::from(format!("/run/user/{}", directories.caller.uid)));
     let runtime = runtime.filter(|path| path.is_dir());
-    let places = [
+    // Most users have three of them by two names each.
+    let places: BTreeSet<PathBuf> = [
         directories.data.clone(),
         usual,
         directories.config.clone(),
         settings,
         directories.runtime.clone(),
         runtime,
-    ];
-    for data in places.into_iter().flatten() {
+    ]
+    .into_iter()
+    .flatten()
+    .collect();
+    for data in places {
         let path = data.join("casemate");
         match std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&path) {
             Ok(()) => own.push(Own::find(&path, world)?),

@@ -11,7 +11,7 @@ use nix::unistd::fchownat;
 
 use super::handover::Inherited;
 use super::maker::{Maker, attach_clone, out_of_order, tmpfs};
-use super::message::{Channel, Message};
+use super::message::{Channel, Message, hung_up};
 use super::place::{self, Last};
 use super::{devices, init, network, overlay, payload, proc, ranged, root, verify};
 use crate::confine::capabilities;
@@ -73,9 +73,7 @@ fn become_id(uid: u32, gid: u32, groups: &[u32]) -> std::io::Result<()> {
 /// others of its namespace. The second look closes the gap before the signal was asked for.
 fn die_with_the_supervisor(channel: &Channel) -> Result<()> {
     process::set_parent_death_signal(libc::SIGKILL).during("set", "the parent death signal")?;
-    let mut fds = [nix::poll::PollFd::new(channel.fd(), nix::poll::PollFlags::empty())];
-    nix::poll::poll(&mut fds, nix::poll::PollTimeout::ZERO).during("poll", "the supervisor")?;
-    if fds[0].revents().is_some_and(|events| events.contains(nix::poll::PollFlags::POLLHUP)) {
+    if hung_up(channel.fd()).during("poll", "the supervisor")? {
         clone::exit_now(125);
     }
     Ok(())

@@ -3,6 +3,7 @@
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{During, Error, Exit, Result};
@@ -148,6 +149,12 @@ impl Channel {
             .map_err(|error| Error::new(format!("decode a message: {error}")))?;
         Ok(Some((message, fds.into_iter().next())))
     }
+}
+
+/// Whether nobody holds the other end of a socket or a pipe any more.
+pub(super) fn hung_up(fd: BorrowedFd<'_>) -> nix::Result<bool> {
+    let mut fds = [PollFd::new(fd, PollFlags::empty())];
+    Ok(poll(&mut fds, PollTimeout::ZERO)? > 0)
 }
 
 #[cfg(test)]

@@ -15,7 +15,7 @@ use nix::sys::stat::{Mode, mkdirat};
 use nix::unistd::{getgid, getuid, pipe2};
 
 use super::maker::tmpfs;
-use super::message::{Channel, Message};
+use super::message::{Channel, Message, hung_up};
 use crate::error::{During, Error, Result};
 use crate::index::LayerIndex;
 use crate::overlay::{self, Lowers, Mounting, Owners, ReadOnly, Upper, Writable};
@@ -102,9 +102,7 @@ fn serve(
     life: OwnedFd,
 ) -> Result<()> {
     process::set_parent_death_signal(libc::SIGKILL).during("set", "the parent death signal")?;
-    process::set_name(c"casemate-layers").during("name", "the overlay's server")?;
-    allow_files().during("raise", "the limit on open files")?;
-    let lowers = Lowers::new(layers()?)?;
+    let lowers = begin(layers)?;
     let has_many = sandbox.identity.has_many();
     let owners = match has_many {
         true => Owners::Image,
@@ -176,8 +174,14 @@ pub(super) fn device(from: &Channel) -> Result<OwnedFd> {
     }
 }
 
-/// Lets a server have many files open.
-pub(super) fn allow_files() -> nix::Result<()> {
+/// What a server begins with, in its own process: its name, many open files, its layers.
+pub(super) fn begin(layers: impl FnOnce() -> Result<Layers>) -> Result<Lowers> {
+    process::set_name(c"casemate-layers").during("name", "the overlay's server")?;
+    allow_files().during("raise", "the limit on open files")?;
+    Lowers::new(layers()?)
+}
+
+fn allow_files() -> nix::Result<()> {
     let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
     setrlimit(Resource::RLIMIT_NOFILE, hard.min(MOST_FILES).max(soft), hard)
 }
@@ -343,8 +347,7 @@ impl Server {
     /// Whether it serves. A program that ended since its files were gone did so after this was false.
     fn is_alive(&self) -> bool {
         let Some(life) = &self.life else { return true };
-        let mut fds = [PollFd::new(life.as_fd(), PollFlags::empty())];
-        poll(&mut fds, PollTimeout::ZERO).is_ok_and(|count| count == 0)
+        hung_up(life.as_fd()) == Ok(false)
     }
 
     /// Waits for its end, where it is the box's own, and says whether it came too early.

@@ -23,13 +23,13 @@ use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit};
 use nix::sys::stat::fstatat;
 use nix::unistd::{UnlinkatFlags, geteuid, pipe2, setsid, unlinkat};
 
-use super::message::{Channel, Message};
+use super::message::{Channel, Message, hung_up};
 use super::overlay::{self, Layers};
 use super::{child, maker};
 use crate::confine::landlock::{self, Access};
 use crate::confine::seccomp::{Architecture, Policy};
 use crate::error::{During, Error, Result};
-use crate::overlay::{Lowers, Mounting, Owners, ReadOnly};
+use crate::overlay::{Mounting, Owners, ReadOnly};
 use crate::sandbox::Sandbox;
 use crate::sys::channel::{self, Listener};
 use crate::sys::clone::{self, Child, Forked};
@@ -216,9 +216,7 @@ fn serve(
     keeper: &Channel,
     life: OwnedFd,
 ) -> Result<()> {
-    process::set_name(c"casemate-layers").during("name", "the overlay's shared server")?;
-    overlay::allow_files().during("raise", "the limit on open files")?;
-    let file_system = ReadOnly::new(Lowers::new(layers()?)?, owners);
+    let file_system = ReadOnly::new(overlay::begin(layers)?, owners);
     crate::overlay::serve(&file_system, &[keeper.fd()], Some(life), || {
         keeper.send(&Message::Ready, None)?;
         overlay::device(keeper)
@@ -247,7 +245,7 @@ impl Keeper {
     fn run(&mut self, uid: u32, gid: u32) -> Result<()> {
         process::set_name(c"casemate-keeper").during("name", "the keeper of shared layers")?;
         let process = clone::parent().during("find", "the overlay's shared server")?;
-        if hung_up(self.life.as_fd()) {
+        if has_ended(self.life.as_fd()) {
             return Err(no_server("ended"));
         }
         self.process = Some(process);
@@ -266,13 +264,13 @@ impl Keeper {
         }
         loop {
             self.wait()?;
-            let is_over = hung_up(self.server.fd());
+            let is_over = has_ended(self.server.fd());
             while let Some(next) = self.listener.accept().during("accept", "a box")? {
                 if !is_over {
                     self.admit(next, uid, &mounted);
                 }
             }
-            self.boxes.retain(|held| !is_over && !hung_up(held.fd()));
+            self.boxes.retain(|held| !is_over && !has_ended(held.fd()));
             // Nobody connects while the lock is held, so that nobody is left without an answer.
             if self.boxes.is_empty() && self.lock.try_lock().is_ok() {
                 match self.listener.accept().during("accept", "a box")? {
@@ -379,7 +377,6 @@ fn no_server(what: &str) -> Error {
     Error::new(format!("start the overlay's shared server: it {what}"))
 }
 
-fn hung_up(fd: BorrowedFd<'_>) -> bool {
-    let mut fds = [PollFd::new(fd, PollFlags::empty())];
-    poll(&mut fds, PollTimeout::ZERO).is_ok_and(|count| count > 0)
+fn has_ended(other: BorrowedFd<'_>) -> bool {
+    hung_up(other) == Ok(true)
 }

@@ -19,19 +19,29 @@ pub(super) fn read(file: impl AsFd, range: Range, answer: &mut Answer) -> Result
     let offset = i64::try_from(range.offset).map_err(|_| Errno::EINVAL)?;
     let size = usize::try_from(range.size).map_err(|_| Errno::EINVAL)?;
     answer.fill(size, |buffer| {
-        let mut done = 0;
-        // Regular files are read whole in one call, unless a signal comes between.
-        while let Some(rest) = buffer.get_mut(done..).filter(|rest| !rest.is_empty()) {
-            match pread(&file, rest, offset + done as i64) {
-                Ok(0) => break,
-                Ok(length) => done += length,
-                Err(Errno::EINTR) => {}
-                Err(errno) if done == 0 => return Err(errno),
-                Err(_) => break,
-            }
-        }
-        Ok(done)
+        whole(buffer.len(), |done| {
+            pread(&file, buffer.get_mut(done..).unwrap_or_default(), offset + done as i64)
+        })
     })
+}
+
+/// Reads or writes so many bytes, as far as that goes: `part` does it from a place on, and says how
+/// many it did. A regular file takes one call, unless a signal comes between or the disk is full.
+pub(super) fn whole(
+    length: usize,
+    mut part: impl FnMut(usize) -> Result<usize, Errno>,
+) -> Result<usize, Errno> {
+    let mut done = 0;
+    while done < length {
+        match part(done) {
+            Ok(0) => break,
+            Ok(length) => done += length,
+            Err(Errno::EINTR) => {}
+            Err(errno) if done == 0 => return Err(errno),
+            Err(_) => break,
+        }
+    }
+    Ok(done)
 }
 
 /// Answers with what the file system below has free.

@@ -1,4 +1,4 @@
-//! The process that serves: confined, a thread for each processor, one request after the other.
+//! The process that serves: confined, as many threads as processors, one request after the other.
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::thread;
@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
+use nix::sched::{CpuSet, sched_getaffinity};
 use nix::unistd::{Pid, read, write};
 
 use super::turns::{Turn, Turns};
@@ -25,6 +25,10 @@ const LONGEST_ANSWER: usize = 1 << 20;
 
 /// How long a thread looks for the next request before it sleeps.
 const LOOK: Duration = Duration::from_micros(50);
+
+/// How long a thread that stands in for the first one sleeps before it asks whether it still has to,
+/// in milliseconds.
+const STAND_IN: u8 = 2;
 
 /// A thread's stack in bytes. Nothing here goes deep.
 const STACK: usize = 256 << 10;
@@ -62,28 +66,26 @@ pub fn serve(
     life: Option<OwnedFd>,
     device: impl FnOnce() -> Result<OwnedFd>,
 ) -> Result<()> {
-    let processors = processors().during("get", "the processors that may be used")?;
+    let threads = threads().during("get", "the processors that may be used")?;
     let directories = file_system.directories();
     let open = directories.iter().map(|(directory, _)| *directory);
     give_up(kept.iter().copied().chain(open), life)?;
     // Each thread has a device of its own; they are bound to the mount when it is there.
-    let others: Vec<OwnedFd> = (1..processors.len())
-        .map(|_| fuse::open_device().at("open", "/dev/fuse"))
-        .collect::<Result<_>>()?;
+    let others: Vec<OwnedFd> =
+        (1..threads).map(|_| fuse::open_device().at("open", "/dev/fuse")).collect::<Result<_>>()?;
     landlock::restrict_to(directories).map_err(|error| {
         error.hint("the server of a FUSE overlay needs Landlock; `--overlay kernel` does without")
     })?;
     let filter = file_system.calls(Architecture::native()).compile()?;
     let turns = Turns::new();
-    let mut workers = Vec::new();
-    for (rank, processor) in (0..).zip(processors.iter().copied()) {
-        workers.push(Worker::new(file_system, rank, processor, &filter, &turns));
-    }
+    let mut first = Worker::new(file_system, 0, &filter, &turns);
+    let workers: Vec<_> = (1..)
+        .zip(&others)
+        .map(|(rank, _)| Worker::new(file_system, rank, &filter, &turns))
+        .collect();
     let device = device()?;
-    let mut workers = workers.into_iter();
-    let mut first = workers.next().ok_or_else(|| Error::new("serve: there is no processor"))?;
     thread::scope(|scope| {
-        for (mut worker, other) in workers.zip(others) {
+        for (mut worker, other) in workers.into_iter().zip(others) {
             // Before Linux 5.12 only a process in the mount's user namespace may do this.
             let own = match fuse::clone_device(&device, &other) {
                 Ok(()) => other,
@@ -101,11 +103,12 @@ pub fn serve(
     })
 }
 
-/// The processors that this process may run on, as many as there are to be threads.
-fn processors() -> Result<Vec<usize>, Errno> {
+/// How many threads there are to be: as many as processors that this process may run on. None is
+/// bound to one, or the servers of all boxes would meet on the same.
+fn threads() -> Result<usize, Errno> {
     let allowed = sched_getaffinity(Pid::from_raw(0))?;
     let is_allowed = |processor: &usize| allowed.is_set(*processor).unwrap_or(false);
-    Ok((0..CpuSet::count()).filter(is_allowed).take(MOST_THREADS).collect())
+    Ok((0..CpuSet::count()).filter(is_allowed).take(MOST_THREADS).count())
 }
 
 /// Gives up what a server does not need. A process that ends closes its files in the order of their
@@ -136,7 +139,6 @@ struct Worker<'a, F> {
     file_system: &'a F,
     /// 0 for the first.
     rank: u32,
-    processor: usize,
     filter: &'a [seccomp::Instruction],
     turns: &'a Turns,
     request: Vec<u8>,
@@ -162,7 +164,6 @@ impl<'a, F: FileSystem> Worker<'a, F> {
     fn new(
         file_system: &'a F,
         rank: u32,
-        processor: usize,
         filter: &'a [seccomp::Instruction],
         turns: &'a Turns,
     ) -> Self {
@@ -172,7 +173,6 @@ impl<'a, F: FileSystem> Worker<'a, F> {
         Worker {
             file_system,
             rank,
-            processor,
             filter,
             turns,
             request: vec![0; longest.max(MIN_REQUEST)],
@@ -181,10 +181,6 @@ impl<'a, F: FileSystem> Worker<'a, F> {
     }
 
     fn run(&mut self, device: &OwnedFd) -> Result<()> {
-        let mut own = CpuSet::new();
-        own.set(self.processor)
-            .and_then(|()| sched_setaffinity(Pid::from_raw(0), &own))
-            .during("keep a thread on", format_args!("processor {}", self.processor))?;
         let flags = OFlag::O_RDWR | OFlag::O_NONBLOCK;
         fcntl(device, FcntlArg::F_SETFL(flags)).at("set the flags of", "/dev/fuse")?;
         seccomp::load(self.filter).during("load", "the overlay's seccomp filter")?;
@@ -197,7 +193,7 @@ impl<'a, F: FileSystem> Worker<'a, F> {
         loop {
             let mut at_once = 0;
             loop {
-                let (length, waited) = match self.look(device, || false)? {
+                let (length, waited) = match self.look(device)? {
                     (Found::Request(length), waited) => (length, waited),
                     (Found::End, _) => return Ok(()),
                     (Found::Nothing, _) => break,
@@ -211,11 +207,7 @@ impl<'a, F: FileSystem> Worker<'a, F> {
                 }
             }
             self.turns.awake(false);
-            let mut fds = [PollFd::new(device.as_fd(), PollFlags::POLLIN)];
-            match poll(&mut fds, PollTimeout::NONE) {
-                Ok(_) | Err(Errno::EINTR) => {}
-                Err(errno) => return Err(Error::os("wait for", "/dev/fuse", errno)),
-            }
+            sleep(device, PollTimeout::NONE)?;
             self.turns.awake(true);
         }
     }
@@ -223,15 +215,16 @@ impl<'a, F: FileSystem> Worker<'a, F> {
     /// What the others do: read requests as long as they find some, when they are wanted.
     fn follow(&mut self, device: &OwnedFd) -> Result<()> {
         while self.turns.wait(self.rank) == Turn::Read {
-            let turns = self.turns;
-            // As long as the first one is busy with one request, somebody has to look.
-            let is_needed = || turns.is_late(LOOK);
             loop {
-                match self.look(device, is_needed)? {
+                match self.look(device)? {
                     (Found::Request(length), _) => {
                         if let Next::End = self.handle(device, length)? {
                             return Ok(());
                         }
+                    }
+                    // As long as the first one is at one request, somebody has to be there.
+                    (Found::Nothing, _) if self.turns.is_late(LOOK) => {
+                        sleep(device, PollTimeout::from(STAND_IN))?;
                     }
                     (Found::Nothing, _) => break,
                     (Found::End, _) => return Ok(()),
@@ -241,16 +234,16 @@ impl<'a, F: FileSystem> Worker<'a, F> {
         Ok(())
     }
 
-    /// Looks for a request, for [`LOOK`], or longer as long as `is_needed`. Also says whether it had
-    /// to wait. Whoever else wants the processor has it meanwhile: the program, above all.
-    fn look(&mut self, device: &OwnedFd, is_needed: impl Fn() -> bool) -> Result<(Found, bool)> {
+    /// Looks for a request, for [`LOOK`]. Also says whether it had to wait. Whoever else wants the
+    /// processor has it meanwhile: the program, above all.
+    fn look(&mut self, device: &OwnedFd) -> Result<(Found, bool)> {
         let mut since = None;
         loop {
             match read(device, &mut self.request) {
                 Ok(length) => return Ok((Found::Request(length), since.is_some())),
                 Err(Errno::EAGAIN) => {
                     let since = since.get_or_insert_with(Instant::now);
-                    if since.elapsed() >= LOOK && !is_needed() {
+                    if since.elapsed() >= LOOK {
                         return Ok((Found::Nothing, true));
                     }
                     std::thread::yield_now();
@@ -294,6 +287,15 @@ impl<'a, F: FileSystem> Worker<'a, F> {
             }
             _ => Ok(Next::Request),
         }
+    }
+}
+
+/// Waits for a request, or for the end.
+fn sleep(device: &OwnedFd, timeout: PollTimeout) -> Result<()> {
+    let mut fds = [PollFd::new(device.as_fd(), PollFlags::POLLIN)];
+    match poll(&mut fds, timeout) {
+        Ok(_) | Err(Errno::EINTR) => Ok(()),
+        Err(errno) => Err(Error::os("wait for", "/dev/fuse", errno)),
     }
 }
 

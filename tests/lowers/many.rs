@@ -8,8 +8,7 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use casemate::error::Error;
-use casemate::overlay::{Mounting, Owners, Upper, Writable, mount, serve};
+use casemate::overlay::{Mounting, Owners, Upper, Writable, mount};
 use casemate::sys::channel::Channel;
 use casemate::sys::clone::{self, Change};
 use casemate::sys::fuse;
@@ -18,7 +17,7 @@ use nix::sched::{CloneFlags, unshare};
 use nix::unistd::{Gid, Uid, chown, setgroups, setresgid, setresuid};
 
 use crate::common::require_root;
-use crate::scene::{USER, fork, lowers};
+use crate::scene::{USER, fork, lowers, serve_by};
 
 /// Ids that own nothing on this machine; the box's are these but for its root, who is the user.
 const IDS: u32 = 100_000;
@@ -78,14 +77,7 @@ pub(crate) fn in_box_of_many_ids(home: &Path, layers: &[PathBuf], body: impl FnO
         let [directory, work] = dirs;
         let upper = Upper { directory, work, is_volatile: true, has_xattrs: true };
         let file_system = Writable::new(lowers(&layers), Owners::Image, upper).unwrap();
-        let receive = || {
-            let (_, fds) = theirs.receive(16).unwrap().unwrap();
-            Ok::<_, Error>(fds.into_iter().next().unwrap())
-        };
-        if let Err(error) = serve(&file_system, &[theirs.as_fd()], None, receive) {
-            eprintln!("{error}");
-            clone::exit_now(3);
-        }
+        serve_by(&theirs, &file_system);
     });
     let at = home.join("root");
     let (mut outside, mut inside) = UnixStream::pair().unwrap();

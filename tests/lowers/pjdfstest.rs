@@ -15,19 +15,7 @@ const VERSION: &str = "0.2.2";
 const TESTS: usize = 398;
 
 /// What the suite is told: which features there are, and three users beside root.
-const CONFIGURATION: &str = r#"
-[features]
-posix_fallocate = {}
-rename_ctime = {}
-stat_st_birthtime = {}
-utime_now = {}
-utimensat = {}
-[dummy_auth]
-entries = [["nobody", "nogroup"], ["games", "games"], ["news", "news"]]
-[settings]
-naptime = 0.01
-allow_remount = false
-"#;
+const CONFIGURATION: &str = include_str!("pjdfstest.toml");
 
 /// The program, built from crates.io at the first call and kept: that takes some minutes.
 fn program() -> PathBuf {

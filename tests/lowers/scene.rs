@@ -12,7 +12,7 @@ use std::process::Command;
 use casemate::error::Error;
 use casemate::image::Reference;
 use casemate::index::{LayerIndex, walk};
-use casemate::overlay::{Lowers, Mounting, Owners, ReadOnly, mount, serve};
+use casemate::overlay::{FileSystem, Lowers, Mounting, Owners, ReadOnly, mount, serve};
 use casemate::store::{self, Store};
 use casemate::sys::channel::Channel;
 use casemate::sys::clone::{self, Change, Child, Forked};
@@ -115,20 +115,23 @@ pub(crate) fn fork(body: impl FnOnce()) -> Child {
     }
 }
 
+/// In a server's process: serves, by the device that comes through a channel.
+pub(crate) fn serve_by(channel: &Channel, file_system: &impl FileSystem) {
+    let receive = || {
+        let (_, fds) = channel.receive(16).unwrap().unwrap();
+        Ok::<_, Error>(fds.into_iter().next().unwrap())
+    };
+    if let Err(error) = serve(file_system, &[channel.as_fd()], None, receive) {
+        eprintln!("{error}");
+        clone::exit_now(3);
+    }
+}
+
 /// A server in the namespaces that we are in, and the end of the channel that it gets a device by.
 pub(crate) fn server(layers: &[PathBuf], owners: Owners) -> (Child, Channel) {
     let file_system = ReadOnly::new(lowers(layers), owners);
     let (ours, theirs) = Channel::pair().unwrap();
-    let child = fork(|| {
-        let receive = || {
-            let (_, fds) = theirs.receive(16).unwrap().unwrap();
-            Ok::<_, Error>(fds.into_iter().next().unwrap())
-        };
-        if let Err(error) = serve(&file_system, &[theirs.as_fd()], None, receive) {
-            eprintln!("{error}");
-            clone::exit_now(3);
-        }
-    });
+    let child = fork(|| serve_by(&theirs, &file_system));
     (child, ours)
 }
 

@@ -7,8 +7,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use casemate::error::Error;
-use casemate::overlay::{Mounting, Owners, Upper, Writable, mount, serve};
+use casemate::overlay::{Mounting, Owners, Upper, Writable, mount};
 use casemate::sys::channel::Channel;
 use casemate::sys::clone::{self, Change};
 use casemate::sys::fuse;
@@ -58,14 +57,7 @@ fn in_box_with_server(
         let has_xattrs = std::env::var_os("TRY_NO_XATTRS").is_none();
         let upper = Upper { directory, work, is_volatile: true, has_xattrs };
         let file_system = Writable::new(lowers, Owners::All(uid, gid), upper).unwrap();
-        let receive = || {
-            let (_, fds) = theirs.receive(16).unwrap().unwrap();
-            Ok::<_, Error>(fds.into_iter().next().unwrap())
-        };
-        if let Err(error) = serve(&file_system, &[theirs.as_fd()], None, receive) {
-            eprintln!("{error}");
-            clone::exit_now(3);
-        }
+        serve_by(&theirs, &file_system);
     });
     let at = home.join("fuse");
     fs::create_dir_all(&at).unwrap();

@@ -16,19 +16,7 @@ base=$(mktemp -d /var/tmp/casemate-pjdfstest.XXXXXX)
 holder=
 trap 'test -z "$holder" || kill "$holder"; rm -rf "$base"' EXIT
 cp "$program" "$base/pjdfstest"
-cat >"$base/config.toml" <<'END'
-[features]
-posix_fallocate = {}
-rename_ctime = {}
-stat_st_birthtime = {}
-utime_now = {}
-utimensat = {}
-[dummy_auth]
-entries = [["nobody", "nogroup"], ["games", "games"], ["news", "news"]]
-[settings]
-naptime = 0.01
-allow_remount = false
-END
+cp "$(dirname "$0")/../lowers/pjdfstest.toml" "$base/config.toml"
 mkdir "$base"/{lower,upper,work,overlay,plain}
 chown -R 100000:100000 "$base"
 chmod 755 "$base"

@@ -65,17 +65,9 @@ impl Writable {
             self.drop_setid(id)?;
         }
         let offset = i64::try_from(offset).map_err(|_| Errno::EFBIG)?;
-        let mut done = 0;
-        while let Some(rest) = data.get(done..).filter(|rest| !rest.is_empty()) {
-            match pwrite(&*file, rest, offset + done as i64) {
-                Ok(0) => break,
-                Ok(length) => done += length,
-                Err(Errno::EINTR) => {}
-                Err(errno) if done == 0 => return Err(errno),
-                Err(_) => break,
-            }
-        }
-        Ok(done)
+        common::whole(data.len(), |done| {
+            pwrite(&*file, data.get(done..).unwrap_or_default(), offset + done as i64)
+        })
     }
 
     pub(super) fn seek(
