@@ -77,19 +77,6 @@ fn explain_of_an_image_names_its_layers_and_its_writes() {
 }
 
 #[test]
-fn the_doctor_finds_that_boxes_run_here() {
-    let output = casemate(["doctor"]).with_fuse().output();
-    assert!(matches!(output.code(), Some(0 | 1)), "{output:?}");
-    assert!(output.out().ends_with("boxes run here\n"), "{}", output.out());
-    let json = casemate(["doctor", "--json"]).with_fuse().output();
-    let report: serde_json::Value = serde_json::from_str(&json.out()).unwrap();
-    assert_eq!(report["works"], true);
-    for finding in report["findings"].as_array().unwrap() {
-        assert_eq!(finding["outcome"], "works", "{finding}");
-    }
-}
-
-#[test]
 fn a_profile_of_ones_own_is_found_by_its_path() {
     let space = Workspace::new();
     space.file(

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use casemate::cli::Cli;
 use casemate::error::Exit;
-use casemate::host::Step;
+use casemate::host::{IDS, Step};
 use casemate::profile::parse;
 use clap::CommandFactory;
 
@@ -257,23 +257,38 @@ fn every_step_and_finding_is_in_the_doctors_page() {
         let name = name.as_str().unwrap();
         assert!(text.contains(&format!(".It {name}\n")), "{name}");
     }
-    // An id is the first argument of `fatal` or `survivable`.
-    let source = include_str!("../src/host/diagnosis.rs").split("#[cfg(test)]").next().unwrap();
-    let ids: BTreeSet<&str> = source
-        .split("fatal(")
-        .flat_map(|part| part.split("survivable("))
-        .skip(1)
+    let sources = [
+        include_str!("../src/host/diagnosis.rs"),
+        include_str!("../src/host/notes.rs"),
+        include_str!("../src/commands/doctor.rs"),
+    ];
+    // An id is the first argument of what makes a finding.
+    let made: BTreeSet<&str> = sources
+        .iter()
+        .flat_map(|source| ["fatal(", "warning(", "note("].map(|call| source.split(call).skip(1)))
+        .flatten()
         .filter_map(|call| call.trim_start().strip_prefix('"')?.split('"').next())
         .collect();
-    assert!(ids.len() >= 15, "{ids:?}");
-    // The notes end with theirs, in brackets.
-    let notes = include_str!("../src/commands/doctor.rs");
-    let notes = notes.split("]\"").filter_map(|part| part.rsplit_once(" [")).map(|(_, id)| id);
-    let notes: Vec<&str> =
-        notes.filter(|id| id.bytes().all(|byte| byte.is_ascii_lowercase())).collect();
-    assert!(notes.contains(&"groups") && notes.contains(&"tiocsti"), "{notes:?}");
-    for id in ids.into_iter().chain(notes) {
-        assert!(text.contains(&format!(".It {id}\n")), "{id}");
+    assert_eq!(made, BTreeSet::from(IDS));
+    for id in IDS {
+        let is_there = text.lines().any(|line| {
+            let listed = line.strip_prefix(".It ").unwrap_or_default();
+            listed.split(" , ").any(|word| word == id)
+        });
+        assert!(is_there, "{id}");
+    }
+}
+
+#[test]
+fn every_key_of_the_doctors_json_is_in_its_page() {
+    let output = common::casemate(["doctor", "--json"]).output();
+    let report: serde_json::Value = serde_json::from_str(&output.out()).unwrap();
+    let text = page("casemate-doctor.1");
+    let lists = ["steps", "findings", "ids"].map(|list| &report[list][0]);
+    for value in lists.into_iter().chain([&report]) {
+        for key in value.as_object().unwrap().keys() {
+            assert!(has_key(&text, key), "{key}");
+        }
     }
 }
 

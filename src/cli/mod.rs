@@ -250,6 +250,11 @@ pub struct DoctorArgs {
     /// Print JSON.
     #[arg(long)]
     pub json: bool,
+
+    /// Try nothing; print an AppArmor profile that allows casemate user namespaces, to install where
+    /// the system restricts them.
+    #[arg(long, conflicts_with = "json")]
+    pub apparmor: bool,
 }
 
 #[cfg(test)]

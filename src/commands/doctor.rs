@@ -7,35 +7,37 @@ use serde::Serialize;
 use super::plan;
 use crate::cli::DoctorArgs;
 use crate::error::{Error, Result};
-use crate::host::Directories;
-use crate::host::doctor::{Finding, Outcome, examine};
-use crate::identity::{Backend, find_group};
+use crate::host::doctor::{Examination, Outcome, Tried, examine};
+use crate::host::{Directories, Finding, Level, Step, apparmor, note};
+use crate::identity::Backend;
+use crate::identity::range::newuidmap::{self, Lack};
 use crate::ui;
 
-/// Groups that are as good as root, or open other people's files: with one mapped id a program
-/// keeps them (setgroups(2) is denied).
-const DANGEROUS: [&str; 12] = [
-    "adm",
-    "disk",
-    "docker",
-    "incus-admin",
-    "kmem",
-    "kvm",
-    "libvirt",
-    "lxd",
-    "shadow",
-    "sudo",
-    "video",
-    "wheel",
-];
+/// The form of the JSON object; a change that readers would stumble over makes it another.
+const FORM: u32 = 1;
 
 #[derive(Serialize)]
-struct Report {
-    findings: Vec<Finding>,
-    /// Where a range of ids can come from.
-    ids: Vec<IdSource>,
-    warnings: Vec<String>,
+struct Report<'a> {
+    form: u32,
+    /// Whether boxes run at all.
     works: bool,
+    /// What the command exits with.
+    exit: i32,
+    steps: Vec<Row>,
+    findings: &'a [Finding],
+    /// Where a range of ids can come from.
+    ids: &'a [IdSource],
+}
+
+/// A step as JSON has it.
+#[derive(Serialize)]
+struct Row {
+    step: Step,
+    title: &'static str,
+    outcome: &'static str,
+    errno: Option<i32>,
+    error: Option<&'static str>,
+    finding: Option<&'static str>,
 }
 
 /// One of those who may give a range of ids, asked for one.
@@ -49,62 +51,87 @@ struct IdSource {
 
 /// 0: everything works; 1: boxes run, with less or differently; 2: they do not run.
 pub(super) fn doctor(args: &DoctorArgs, directories: &Directories) -> Result<i32> {
-    let findings = examine()?;
-    let fatal = |finding: &Finding| match (&finding.outcome, &finding.diagnosis) {
-        (Outcome::Fails(_), Some(diagnosis)) => !diagnosis.survivable,
-        (Outcome::NotTried, _) => true,
-        _ => false,
+    if args.apparmor {
+        return print_profile().map(|()| 0);
+    }
+    let Examination { steps, mut findings } = examine(directories)?;
+    let ids = id_sources(directories)?;
+    if ids.iter().all(|source| !source.works) {
+        findings.extend(lacks(directories));
+    }
+    let has = |level: Level| findings.iter().any(|finding| finding.level == level);
+    let exit = match (has(Level::Fatal), has(Level::Warning)) {
+        (true, _) => 2,
+        (false, true) => 1,
+        (false, false) => 0,
     };
-    let works = !findings.iter().any(fatal);
-    let failed = findings.iter().any(|finding| finding.outcome != Outcome::Works);
-    let report = Report { works, ids: id_sources(directories)?, warnings: warnings(), findings };
-    let text = if args.json {
-        let json = serde_json::to_string_pretty(&report)
-            .map_err(|error| Error::new(format!("encode the findings: {error}")))?;
-        format!("{json}\n")
+    if args.json {
+        let steps = steps.iter().map(row).collect();
+        let report =
+            Report { form: FORM, works: exit != 2, exit, steps, findings: &findings, ids: &ids };
+        ui::json(&report)?;
     } else {
-        page(&report)
-    };
-    ui::output(&text)?;
-    Ok(match (works, failed) {
-        (false, _) => 2,
-        (true, true) => 1,
-        (true, false) => 0,
-    })
+        ui::output(&page(&steps, &findings, &ids, exit))?;
+    }
+    Ok(exit)
 }
 
-fn page(report: &Report) -> String {
+fn row(tried: &Tried) -> Row {
+    let (outcome, errno) = match tried.outcome {
+        Outcome::Works => ("works", None),
+        Outcome::Fails(errno) => ("fails", Some(errno)),
+        Outcome::NotTried => ("not-tried", None),
+    };
+    Row {
+        step: tried.step,
+        title: tried.step.title(),
+        outcome,
+        errno,
+        error: errno.map(|errno| nix::errno::Errno::from_raw(errno).desc()),
+        finding: tried.finding,
+    }
+}
+
+fn page(steps: &[Tried], findings: &[Finding], ids: &[IdSource], exit: i32) -> String {
     let mut page = String::new();
-    for finding in &report.findings {
-        let (mark, detail) = match finding.outcome {
+    // Writing to a String cannot fail.
+    for tried in steps {
+        let (mark, detail) = match tried.outcome {
             Outcome::Works => ("ok", String::new()),
             Outcome::Fails(errno) => {
                 ("FAILED", format!(": {}", nix::errno::Errno::from_raw(errno).desc()))
             }
             Outcome::NotTried => ("not tried", String::new()),
         };
-        // Writing to a String cannot fail.
-        let _infallible = writeln!(page, "{mark:<10} {}{detail}", finding.step.title());
-        if let Some(diagnosis) = &finding.diagnosis {
-            let _infallible = writeln!(page, "           {} [{}]", diagnosis.cause, diagnosis.id);
-            let _infallible = writeln!(page, "           fix: {}", diagnosis.fix);
-        }
+        let name = tried.finding.map(|id| format!(" [{id}]")).unwrap_or_default();
+        let _infallible = writeln!(page, "{mark:<10} {}{detail}{name}", tried.step.title());
     }
     page.push_str("\nranges of ids, for boxes with --userns=many; one of these is enough\n");
-    for source in &report.ids {
+    for source in ids {
         let mark = if source.works { "ok" } else { "no" };
         let detail = ui::escape(&source.detail);
         let _infallible = writeln!(page, "{mark:<10} {detail} [{}]", source.id);
     }
-    page.push('\n');
-    for warning in &report.warnings {
-        let _infallible = writeln!(page, "note       {}", ui::escape(warning));
+    if !findings.is_empty() {
+        page.push('\n');
     }
-    let failed = report.findings.iter().any(|finding| finding.outcome != Outcome::Works);
-    page.push_str(match (report.works, failed) {
-        (true, false) => "boxes run here\n",
-        (true, true) => "boxes run here, with less than all\n",
-        (false, _) => "boxes do not run here\n",
+    for finding in findings {
+        let mark = match finding.level {
+            Level::Fatal => "fatal",
+            Level::Warning => "warning",
+            Level::Note => "note",
+        };
+        let cause = ui::escape(&finding.cause);
+        let _infallible = writeln!(page, "{mark:<10} {cause} [{}]", finding.id);
+        let _infallible = writeln!(page, "           fix: {}", ui::escape(&finding.fix));
+        if let Some(command) = &finding.command {
+            let _infallible = writeln!(page, "           run: {}", ui::escape(command));
+        }
+    }
+    page.push_str(match exit {
+        0 => "boxes run here\n",
+        1 => "boxes run here, with less than all\n",
+        _ => "boxes do not run here\n",
     });
     page
 }
@@ -120,39 +147,61 @@ fn id_sources(directories: &Directories) -> Result<Vec<IdSource>> {
                 let ids: u64 = range.facts.uids.iter().map(|ids| u64::from(ids.count)).sum();
                 format!("{backend}: {ids} ids")
             }
-            Err(error) => {
-                let hints = error.hints().iter().map(|hint| format!("; {hint}"));
-                format!("{backend}: {error}{}", hints.collect::<String>())
-            }
+            Err(error) => format!("{backend}: {}", words(&error)),
         };
         IdSource { id: format!("ids-{backend}"), works, detail }
     };
     Ok(Backend::ALL.map(ask).into())
 }
 
-fn warnings() -> Vec<String> {
-    let mut warnings = Vec::new();
-    // Unreadable is as good as empty: then no group has a name that is known.
-    let names = std::fs::read("/etc/group").unwrap_or_default();
-    let mine = nix::unistd::getgroups().unwrap_or_default();
-    let held: Vec<String> = mine
-        .iter()
-        .filter_map(|gid| find_group(&names, |group| group.gid == gid.as_raw()))
-        .map(|group| group.name)
-        .filter(|name| DANGEROUS.contains(&name.as_str()))
-        .collect();
-    if !held.is_empty() {
-        warnings.push(format!(
-            "you are in {}: programs in a box keep these groups, and can use files that are mounted and open to them [groups]",
-            held.join(", ")
+/// An error in one line.
+fn words(error: &Error) -> String {
+    let hints = error.hints().iter().map(|hint| format!("; {hint}"));
+    format!("{error}{}", hints.collect::<String>())
+}
+
+/// What is missing for newuidmap(1), which the user may yet allow: nothing is started for it.
+fn lacks(directories: &Directories) -> Vec<Finding> {
+    let mut found = Vec::new();
+    match newuidmap::lack(&directories.caller) {
+        Some(Lack::Programs(error)) => {
+            let lack = note(
+                "no-newuidmap",
+                error.to_string(),
+                "install it, for a range of ids from /etc/subuid",
+            );
+            // Those that are there and another could have changed are for root to look at.
+            found.push(match error.hints().first() {
+                Some(command) => lack.with(command),
+                None => lack,
+            });
+        }
+        Some(Lack::Range(error)) => found.push(
+            note(
+                "no-subuid",
+                error.to_string(),
+                "for a range of ids from /etc/subuid: give the user one, of ids that are nobody's",
+            )
+            .with("sudo usermod --add-subuids 100000-165535 --add-subgids 100000-165535 \"$USER\""),
+        ),
+        None => {}
+    }
+    if crate::sys::process::has_no_new_privs() {
+        found.push(note(
+            "no-new-privs",
+            "this process may gain no privileges (no_new_privs): newuidmap, which is setuid, can give no ids",
+            "start casemate outside of what set that (a sandbox, NoNewPrivileges= of a service, setpriv)",
         ));
     }
-    let tiocsti = std::fs::read_to_string("/proc/sys/dev/tty/legacy_tiocsti");
-    if tiocsti.is_ok_and(|value| value.trim() == "1") {
-        warnings.push(
-            "dev.tty.legacy_tiocsti is 1: programs outside of boxes can type into your terminal; boxes cannot [tiocsti]"
-                .to_owned(),
-        );
+    found
+}
+
+/// The profile on standard output, so that it can go into a file, and what is dangerous about it on
+/// standard error.
+fn print_profile() -> Result<()> {
+    let profile = apparmor::profile()?;
+    if let Some(danger) = &profile.danger {
+        ui::warning(danger);
     }
-    warnings
+    ui::output(&profile.text)
 }

@@ -9,7 +9,12 @@ use nix::sched::{CloneFlags, unshare};
 use nix::sys::wait::{Id, WaitPidFlag, waitid};
 use serde::Serialize;
 
-use super::diagnosis::{Clues, Diagnosis, diagnose};
+use super::clues::Clues;
+use super::diagnosis::{Finding, Level, diagnose, ended, home_overlay};
+use super::facts::Directories;
+use super::home;
+use super::look::Here;
+use super::notes::notes;
 use super::overlay::assemble;
 use super::step::Step;
 use crate::confine::landlock;
@@ -32,33 +37,73 @@ pub enum Outcome {
     NotTried,
 }
 
-/// A step with how it went, and why.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Finding {
+/// A step with how it went.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Tried {
     /// Which.
     pub step: Step,
     /// How it went.
     pub outcome: Outcome,
-    /// The cause and what to change, where it failed.
-    pub diagnosis: Option<Diagnosis>,
+    /// The id of what stands in its way, where it failed.
+    pub finding: Option<&'static str>,
+}
+
+/// What is known of a machine in the end.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Examination {
+    /// Every step, in the order of [`Step::ALL`].
+    pub steps: Vec<Tried>,
+    /// A finding for each that failed, and the notes.
+    pub findings: Vec<Finding>,
 }
 
 /// Tries everything.
-pub fn examine() -> Result<Vec<Finding>> {
-    let outcomes = attempt()?;
-    let clues = Clues::gather();
-    Ok(Step::ALL
-        .iter()
-        .zip(outcomes)
-        .map(|(step, outcome)| Finding {
-            step: *step,
-            outcome,
-            diagnosis: match outcome {
-                Outcome::Fails(errno) => Some(diagnose(*step, errno, &clues)),
-                _ => None,
-            },
-        })
-        .collect())
+pub fn examine(directories: &Directories) -> Result<Examination> {
+    let mut outcomes = attempt()?;
+    for (step, outcome) in home::try_store(directories.data.as_deref()) {
+        outcomes[usize::from(step.id())] = outcome;
+    }
+    let runtime = home::try_runtime(directories.runtime.as_deref());
+    outcomes[usize::from(Step::RuntimeDirectory.id())] = runtime;
+    let store = directories.data.as_deref().map(home::nearest);
+    let store = store.and_then(|path| path.canonicalize().ok());
+    let store = store.as_ref().and_then(|path| path.to_str());
+    let clues = Clues::gather(&Here, store, fs::tmpfs_has_user_xattrs());
+    let steps = Step::ALL.into_iter().zip(outcomes);
+    let mut steps: Vec<Tried> =
+        steps.map(|(step, outcome)| Tried { step, outcome, finding: None }).collect();
+    let findings = conclude(&mut steps, &clues);
+    Ok(Examination { steps, findings })
+}
+
+/// Names the causes of what failed; then what is worth a note. One cause is told once.
+pub fn conclude(steps: &mut [Tried], clues: &Clues) -> Vec<Finding> {
+    let mut findings: Vec<Finding> = Vec::new();
+    // Then it is not the kernel that refuses one on disk, whatever the errno.
+    let in_memory =
+        steps.iter().any(|tried| tried.step == Step::Overlay && tried.outcome == Outcome::Works);
+    for tried in &mut *steps {
+        if let Outcome::Fails(errno) = tried.outcome {
+            let found = match tried.step {
+                Step::StoreOverlay if in_memory => home_overlay(clues),
+                step => diagnose(step, errno, clues),
+            };
+            tried.finding = Some(found.id);
+            if found.id == "unknown" || findings.iter().all(|other| other.id != found.id) {
+                findings.push(found);
+            }
+        }
+    }
+    // The first failure of a step that others build on ends the trial, and is fatal; a trial that
+    // ended with none did not end by itself.
+    let is_untried = |tried: &&Tried| tried.outcome == Outcome::NotTried && tried.step.is_needed();
+    if findings.iter().all(|found| found.level != Level::Fatal)
+        && let Some(first) = steps.iter().find(is_untried)
+    {
+        findings.push(ended(first.step));
+    }
+    findings.extend(notes(clues));
+    findings
 }
 
 /// Runs the trial in a child and collects what it reports: two bytes of step and errno each.

@@ -1,9 +1,9 @@
 //! What a box needs of a machine, step by step.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// The steps, in the order of their trial.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Step {
     /// clone3(2) with a user namespace.
@@ -38,11 +38,21 @@ pub enum Step {
     Seccomp,
     /// Landlock.
     Landlock,
+    /// A directory where the store is, or would be.
+    StoreWrite,
+    /// `user.*` extended attributes there.
+    StoreAttributes,
+    /// overlayfs with its writable layer there.
+    StoreOverlay,
+    /// execve(2) of a file there.
+    StoreExecute,
+    /// `$XDG_RUNTIME_DIR`.
+    RuntimeDirectory,
 }
 
 impl Step {
     /// All of them, in order.
-    pub const ALL: [Step; 16] = [
+    pub const ALL: [Step; 21] = [
         Step::UserNamespace,
         Step::Setgroups,
         Step::IdMaps,
@@ -59,6 +69,11 @@ impl Step {
         Step::Keyring,
         Step::Seccomp,
         Step::Landlock,
+        Step::StoreWrite,
+        Step::StoreAttributes,
+        Step::StoreOverlay,
+        Step::StoreExecute,
+        Step::RuntimeDirectory,
     ];
 
     /// What it is, for people.
@@ -80,7 +95,17 @@ impl Step {
             Step::Keyring => "join a new session keyring",
             Step::Seccomp => "load a seccomp filter",
             Step::Landlock => "apply Landlock",
+            Step::StoreWrite => "write where images are stored",
+            Step::StoreAttributes => "keep extended attributes there",
+            Step::StoreOverlay => "mount an overlay with its writable layer there",
+            Step::StoreExecute => "execute a file there",
+            Step::RuntimeDirectory => "use the runtime directory",
         }
+    }
+
+    /// Whether it is part of the trial in namespaces, from which no step may be missing.
+    pub(super) fn is_needed(self) -> bool {
+        self.id() < Step::Landlock.id()
     }
 
     /// Its number.

@@ -105,6 +105,11 @@ pub fn set_no_new_privs() -> io::Result<()> {
     prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0).map(drop)
 }
 
+/// `PR_GET_NO_NEW_PRIVS`.
+pub fn has_no_new_privs() -> bool {
+    prctl(libc::PR_GET_NO_NEW_PRIVS, 0, 0).is_ok_and(|set| set == 1)
+}
+
 /// `PR_SET_DUMPABLE` 0: no ptrace and no /proc/PID/{mem,exe,…} for others of the same user.
 pub fn set_undumpable() -> io::Result<()> {
     prctl(libc::PR_SET_DUMPABLE, 0, 0).map(drop)

@@ -23,7 +23,7 @@ pub mod workspace;
 pub use command::{Output, Run, Running, casemate};
 pub use images::{Image, image};
 pub use leftovers::Leftovers;
-pub use probe::{boxed_probe, plain_probe, probe};
+pub use probe::{boxed_probe, compile, plain_probe, probe};
 pub use pty::Pty;
 pub use requirements::{control, require_root};
 pub use user::user;

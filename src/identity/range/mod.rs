@@ -4,7 +4,7 @@
 
 pub mod holder;
 mod namespace;
-mod newuidmap;
+pub mod newuidmap;
 mod nsresourced;
 
 use std::fmt;

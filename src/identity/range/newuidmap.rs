@@ -65,6 +65,27 @@ pub(super) fn give(waiting: &Waiting, caller: &Caller) -> Result<()> {
     Ok(())
 }
 
+/// What is missing for it, found out without starting it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Lack {
+    /// The programs are not installed, or not as they must be.
+    Programs(Error),
+    /// The system lists no range for the user, or none that can be used.
+    Range(Error),
+}
+
+/// Whether it could be asked, apart from whether it may.
+pub fn lack(caller: &Caller) -> Option<Lack> {
+    let kinds = [USERS, GROUPS];
+    for kind in &kinds {
+        if let Err(error) = find(kind.tool) {
+            return Some(Lack::Programs(error));
+        }
+    }
+    let missing = |kind| spans(kind, caller).err();
+    kinds.iter().find_map(missing).map(Lack::Range)
+}
+
 /// The program, which must be root's and nobody else's to change.
 fn find(name: &str) -> Result<std::path::PathBuf> {
     for directory in DIRECTORIES {
