@@ -3,8 +3,8 @@
 use super::clues::{Around, Clues};
 use super::diagnosis::{Finding, note};
 
-/// A hole of the kernel that user namespaces lead to, by the releases that mend it. From what
-/// kernel.org's branches say, in May 2026; never a proof that a kernel has no hole.
+/// A hole of the kernel that user namespaces lead to, by the releases that mend it, as they
+/// were reported up to May 2026; never a proof that a kernel has no hole.
 struct Hole {
     name: &'static str,
     /// The first release with the correction, of each branch that is known.
