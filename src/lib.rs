@@ -20,6 +20,7 @@ mod place;
 pub mod profile;
 pub mod registry;
 pub mod rootfs;
+pub mod running;
 pub mod sandbox;
 pub mod store;
 pub mod sys;
