@@ -5,6 +5,7 @@
 //! them; `launch` executes it, or `explain` prints it. Rooms on a lower floor (`sys`, `error`,
 //! `ui`) import nothing of a higher one.
 
+pub mod cgroup;
 pub mod cli;
 pub mod commands;
 pub mod confine;

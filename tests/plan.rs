@@ -8,6 +8,7 @@ use std::ffi::OsString;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use casemate::cgroup::{Controller, Facts, Place};
 use casemate::cli::{Cli, Command};
 use casemate::host::doctor::Outcome;
 use casemate::host::{Host, Source, World};
@@ -112,7 +113,15 @@ fn host() -> Host {
         kernel_overlay: Outcome::Works,
         fuse: Outcome::Works,
         keyring: true,
+        cgroup: Facts::default(),
     }
+}
+
+/// A host whose systemd answers, with what is usually delegated to it.
+fn host_with_manager() -> Host {
+    let controllers = vec![Controller::Cpu, Controller::Memory, Controller::Pids];
+    let place = Place::Manager { via: "its private socket", controllers };
+    Host { cgroup: Facts { place, memory: 8 << 30 }, ..host() }
 }
 
 fn image() -> ImageInput {
@@ -213,6 +222,35 @@ fn grants_limits_and_variables_show_up() {
         None,
     );
     golden("grants.txt", &sandbox.unwrap());
+}
+
+#[test]
+fn limits_of_the_box_show_up_with_their_place() {
+    let text = "[limits]\nmemory = \"1g\"\ncpu-weight = 50\n";
+    let words = ["--pids-limit", "100", "--cpus", "1.5", "--memory-swap", "3g", "-m", "2g", "make"];
+    golden("limits.txt", &plan(text, &words, &host_with_manager(), None).unwrap());
+    let refused = plan(text, &["--io-weight", "10", "make"], &host_with_manager(), None);
+    let refused = refused.unwrap_err();
+    assert_eq!(refused.to_string(), "limit io-weight: the controller io is not delegated to you");
+    let words = ["--io-weight", "10", "--may-degrade", "limits", "make"];
+    let plan = plan(text, &words, &host_with_manager(), None).unwrap();
+    assert_eq!(plan.degraded[0].reason, "io-weight without effect: not delegated to you: io");
+}
+
+#[test]
+fn without_a_manager_limits_are_weaker_and_said_to_be() {
+    let place = Place::Nowhere { reason: "no user manager".into(), hints: vec!["linger".into()] };
+    let host = Host { cgroup: Facts { place, memory: 8 << 30 }, ..host() };
+    let text = "[limits]\nmemory = \"1g\"\nprocesses = 10\ncpus = 1";
+    golden("limits-weaker.txt", &plan(text, &["make"], &host, None).unwrap());
+    let refused = plan(text, &["--require-limits", "make"], &host, None).unwrap_err();
+    assert_eq!(refused.to_string(), "limits of the box in total: no user manager");
+    assert_eq!(refused.hints(), ["linger"]);
+    // What the profile says of each process itself stays.
+    let text = "[limits]\nmemory = \"1g\"\n[limits.rlimits]\ndata = \"2000000000\"";
+    let plan = plan(text, &["make"], &host, None).unwrap();
+    let data: Vec<_> = plan.rlimits.iter().filter(|limit| limit.name.0 == "data").collect();
+    assert_eq!((data.len(), data[0].limit.soft), (1, Some(2_000_000_000)));
 }
 
 #[test]

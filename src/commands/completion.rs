@@ -5,6 +5,7 @@ use std::ffi::{OsStr, OsString};
 
 use clap::{Arg, Command, CommandFactory};
 
+use super::boxes;
 use crate::cli::{Cli, CompleteArgs, Shell};
 use crate::error::Result;
 use crate::host::Directories;
@@ -31,7 +32,15 @@ pub(super) fn complete(args: &CompleteArgs, directories: &Directories) -> Result
         let store = Store::find(directories.data.as_deref()?).ok()??;
         Some(store.images().ok()?.into_iter().map(|image| image.name).collect())
     };
-    let answer = answer(&cli, &args.words, &|| images().unwrap_or_default());
+    let boxes = || {
+        let running = boxes::registry().ok()??.list().ok()?;
+        Some(running.into_iter().map(|running| running.record.name).collect())
+    };
+    let names = |kind| match kind {
+        Names::Images => images().unwrap_or_default(),
+        Names::Boxes => boxes().unwrap_or_default(),
+    };
+    let answer = answer(&cli, &args.words, &names);
     let mut text = format!(":{}\n", answer.more.word());
     for (word, description) in answer.words {
         let description = description.lines().next().unwrap_or_default().trim_end_matches('.');
@@ -39,6 +48,13 @@ pub(super) fn complete(args: &CompleteArgs, directories: &Directories) -> Result
     }
     let _nobody_to_tell = ui::output(&text);
     Ok(())
+}
+
+/// What has names that are known only when asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Names {
+    Images,
+    Boxes,
 }
 
 /// What the shell completes itself.
@@ -87,7 +103,7 @@ struct Place<'a> {
     options_ended: bool,
 }
 
-fn answer(cli: &Command, words: &[OsString], images: &dyn Fn() -> Vec<String>) -> Answer {
+fn answer(cli: &Command, words: &[OsString], names: &dyn Fn(Names) -> Vec<String>) -> Answer {
     let Some((current, before)) = words.split_last() else { return Answer::nothing() };
     let mut place = Place { command: cli, pending: None, positionals: 0, options_ended: false };
     for word in before {
@@ -100,14 +116,14 @@ fn answer(cli: &Command, words: &[OsString], images: &dyn Fn() -> Vec<String>) -
         }
     }
     if let Some(option) = place.pending {
-        return values(place.command, option, images);
+        return values(place.command, option, names);
     }
     let current = current.to_str().unwrap_or_default();
     if !place.options_ended && current.starts_with('-') {
         return match current.split_once('=') {
             Some((name, _)) => match place.long(name) {
                 Some(option) => {
-                    let mut answer = values(place.command, option, images);
+                    let mut answer = values(place.command, option, names);
                     for (word, _) in &mut answer.words {
                         *word = format!("{name}={word}");
                     }
@@ -126,7 +142,7 @@ fn answer(cli: &Command, words: &[OsString], images: &dyn Fn() -> Vec<String>) -
         return Answer { more: More::Nothing, words: words.collect() };
     }
     match place.positional() {
-        Some(argument) => values(place.command, argument, images),
+        Some(argument) => values(place.command, argument, names),
         None => Answer::nothing(),
     }
 }
@@ -214,7 +230,7 @@ fn options(command: &Command, current: &str) -> Answer {
 
 /// The values of an argument: those that it lists, or by its name. An argument that takes the name
 /// of an image in the store is called `image` or `images`.
-fn values(command: &Command, argument: &Arg, images: &dyn Fn() -> Vec<String>) -> Answer {
+fn values(command: &Command, argument: &Arg, names: &dyn Fn(Names) -> Vec<String>) -> Answer {
     let listed = argument.get_possible_values();
     if !listed.is_empty() {
         return Answer {
@@ -230,12 +246,16 @@ fn values(command: &Command, argument: &Arg, images: &dyn Fn() -> Vec<String>) -
     }
     let more = |more| Answer { more, words: Vec::new() };
     match (command.get_name(), argument.get_id().as_str()) {
-        (_, "image" | "images") | ("images", "name") => Answer::words(images()),
+        (_, "image" | "images") | ("images", "name") => Answer::words(names(Names::Images)),
+        ("stats" | "kill" | "pause" | "resume", "names") | ("update", "name") => {
+            Answer::words(names(Names::Boxes))
+        }
+        ("kill", "signal") => Answer::words(["KILL", "TERM", "INT", "HUP", "USR1", "USR2"]),
         (_, "profile") => Answer { more: More::Files, ..Answer::words(profile::shipped()) },
         (_, "network") => Answer::words(["none", "host"]),
         (_, "overlay") => Answer::words(["auto", "kernel", "hybrid", "fuse"]),
         (_, "scratch") => Answer::words(["auto", "memory", "disk"]),
-        (_, "may_degrade") => Answer::words(["landlock", "abstract-sockets", "keyring"]),
+        (_, "may_degrade") => Answer::words(["landlock", "abstract-sockets", "keyring", "limits"]),
         (_, "source" | "env_file" | "output" | "volumes" | "authfile" | "digestfile")
         | ("import", "name") => more(More::Files),
         (_, "command") => more(More::Commands),
@@ -251,7 +271,10 @@ mod tests {
         let mut cli = Cli::command();
         cli.build();
         let words: Vec<OsString> = words.iter().map(OsString::from).collect();
-        answer(&cli, &words, &|| vec!["debian".to_owned(), "tool:1.2".to_owned()])
+        answer(&cli, &words, &|kind| match kind {
+            Names::Images => vec!["debian".to_owned(), "tool:1.2".to_owned()],
+            Names::Boxes => vec!["web".to_owned()],
+        })
     }
 
     fn offered(words: &[&str]) -> Vec<String> {
@@ -271,6 +294,14 @@ mod tests {
         assert_eq!(offered(&["run", "--network", ""]), ["none", "host"]);
         assert_eq!(offered(&["run", "-qp", ""]), ["default"]);
         assert_eq!(ask(&["run", "-qp", ""]).more, More::Files);
+    }
+
+    #[test]
+    fn boxes_are_offered_where_one_is_meant() {
+        for words in [&["kill", ""][..], &["pause", "web", ""], &["update", "-m", "1g", ""]] {
+            assert_eq!(offered(words), ["web"], "{words:?}");
+        }
+        assert_eq!(offered(&["kill", "-s", ""])[0], "KILL");
     }
 
     #[test]

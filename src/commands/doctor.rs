@@ -4,10 +4,12 @@ use std::fmt::Write as _;
 
 use serde::Serialize;
 
+use crate::cgroup;
 use crate::cli::DoctorArgs;
 use crate::error::{Error, Result};
 use crate::host::doctor::{Finding, Outcome, examine};
 use crate::identity::find_group;
+use crate::profile;
 use crate::ui;
 
 /// Groups that are as good as root, or open other people's files: with one mapped id a program
@@ -91,6 +93,12 @@ fn page(report: &Report) -> String {
 
 fn warnings() -> Vec<String> {
     let mut warnings = Vec::new();
+    // A machine whose cgroups cannot be looked at has told the steps above why.
+    if let Ok((facts, _)) = cgroup::look(&profile::Limits::default(), true) {
+        let (text, fixes) = facts.survey();
+        let fixes: String = fixes.iter().map(|fix| format!("; fix: {fix}")).collect();
+        warnings.push(format!("{text}{fixes} [cgroups]"));
+    }
     // Unreadable is as good as empty: then no group has a name that is known.
     let names = std::fs::read("/etc/group").unwrap_or_default();
     let mine = nix::unistd::getgroups().unwrap_or_default();

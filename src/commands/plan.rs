@@ -5,6 +5,7 @@ use std::path::Path;
 
 use super::pull::Obtain;
 use super::registries;
+use crate::cgroup;
 use crate::cli::RunArgs;
 use crate::error::{During, Error, Result};
 use crate::host::doctor::Outcome;
@@ -14,7 +15,8 @@ use crate::identity::{self, Names};
 use crate::image::{Digest, Reference};
 use crate::index::LayerIndex;
 use crate::launch::Layers;
-use crate::profile::{self, Overlay, Profile, Pull};
+use crate::profile::{self, Control, Overlay, Profile, Pull};
+use crate::running;
 use crate::sandbox::{self, ImageInput, Inputs, Own, Sandbox};
 use crate::store::{self, Held, Image, Scratch, Store, Wanted};
 use crate::sys::fs;
@@ -29,6 +31,10 @@ pub(super) struct Planned {
     pub(super) world: Live,
     /// The image, where the root is one.
     pub(super) in_use: Option<InUse>,
+    /// The box's cgroup, on its way.
+    pub(super) cgroup: Option<cgroup::Begun>,
+    /// The name that the box goes by.
+    pub(super) name: String,
 }
 
 /// An image that nobody removes meanwhile.
@@ -82,6 +88,16 @@ pub(super) fn plan(
         None => (None, host_names(&merged), None),
     };
     let own = own_directories(&merged, directories, &mut world)?;
+    let (facts, found) = cgroup::look(&merged.limits, args.name.is_some())?;
+    host.cgroup = facts;
+    let name = box_name(args, &profiles)?;
+    // The manager works on it while the rest is planned. What makes no sense is refused before.
+    let may_lose = merged.may_degrade.contains(&Control::Limits);
+    let limits = cgroup::plan(&merged.limits, &host.cgroup, may_lose)?.plan;
+    let cgroup = match (&limits, obtain) {
+        (Some(plan), Some(_)) => Some(found.begin(&name, &plan.limits)?),
+        _ => None,
+    };
     let inputs = Inputs {
         profiles,
         profile: &merged,
@@ -96,7 +112,19 @@ pub(super) fn plan(
     for limit in &sandbox.rlimits {
         crate::confine::rlimits::check(limit)?;
     }
-    Ok(Planned { sandbox, world, in_use })
+    Ok(Planned { sandbox, world, in_use, cgroup, name })
+}
+
+/// What the box is called: as it was named, or by its profile with something random.
+fn box_name(args: &RunArgs, profiles: &[String]) -> Result<String> {
+    if let Some(name) = &args.name {
+        return Ok(name.0.clone());
+    }
+    // A profile's file may be called anything.
+    let profile = profiles.last().map(Path::new).and_then(Path::file_stem);
+    let profile = profile.and_then(|stem| stem.to_str()).filter(|stem| stem.len() <= 40);
+    let profile = profile.filter(|stem| running::is_name(stem)).unwrap_or("box");
+    Ok(format!("{profile}-{:08x}", cgroup::random()?))
 }
 
 /// Finds out what the choice of an overlay depends on, and no more: it is on the way of every run.
@@ -234,6 +262,11 @@ fn own_directories(
                 ) => {}
             Err(error) => return Err(Error::os("make", path.display(), &error)),
         }
+    }
+    // The limits of a box are files of the user's, and so is the list of the boxes that run.
+    let boxes = cgroup::runtime_directory().map(|runtime| runtime.join("casemate"));
+    for path in [cgroup::mount(), boxes].into_iter().flatten().filter(|path| path.is_dir()) {
+        own.push(Own::find(&path, world)?);
     }
     Ok(own)
 }

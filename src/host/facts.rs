@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use nix::unistd;
 
 use super::doctor::Outcome;
+use crate::cgroup;
 use crate::confine::landlock;
 use crate::identity::{self, Caller};
 use crate::sys;
@@ -36,6 +37,8 @@ pub struct Host {
     pub fuse: Outcome,
     /// Whether a new session keyring can be had.
     pub keyring: bool,
+    /// Where a cgroup for the box can be, where one was asked for.
+    pub cgroup: cgroup::Facts,
 }
 
 impl Host {
@@ -58,6 +61,7 @@ impl Host {
             kernel_overlay: Outcome::NotTried,
             fuse: Outcome::NotTried,
             keyring: sys::process::keyring_is_reachable(),
+            cgroup: cgroup::Facts::default(),
         }
     }
 }

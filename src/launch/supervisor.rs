@@ -20,9 +20,11 @@ use super::message::{Channel, Message};
 use super::network;
 use super::overlay::{self, Layers, Server};
 use super::tty::Relay;
+use crate::cgroup::{Cgroup, OutOfMemory};
 use crate::confine::seccomp;
 use crate::error::{During, Error, Exit, Result};
 use crate::profile::NetworkMode;
+use crate::running::Entry;
 use crate::sandbox::{Keyring, Sandbox};
 use crate::sys::clone::{self, Change, Child, Forked};
 use crate::sys::process;
@@ -33,6 +35,10 @@ pub struct Options {
     pub scratch: Option<PathBuf>,
     /// The layers, where the plan has a server for them.
     pub layers: Option<Layers>,
+    /// The box's own cgroup, where the plan has one.
+    pub cgroup: Option<Cgroup>,
+    /// The box among those that run, where these are kept.
+    pub entry: Option<Entry>,
 }
 
 /// Runs the plan to its end and returns the exit code: the program's, or 128 plus the signal that
@@ -73,14 +79,18 @@ pub fn launch(sandbox: &Sandbox, options: Options) -> Result<i32> {
         overlay: overlay_to,
         scratch: options.scratch,
     };
-    let child = match clone::clone3(NAMESPACES) {
+    let born_in = options.cgroup.as_ref().map(Cgroup::payload);
+    let child = match clone::clone3_into(NAMESPACES, born_in) {
         Ok(Forked::Child) => {
             // The far ends: were they open here too, a death at the other side would go unseen.
             drop((channel, network_to, overlay_from, layers));
             child::run(sandbox, inherited)
         }
         Ok(Forked::Parent(child)) => child,
-        Err(error) => return Err(no_namespaces(&error)),
+        Err(error) => {
+            options.cgroup.as_ref().map_or(Ok(()), Cgroup::end)?;
+            return Err(no_namespaces(&error));
+        }
     };
     // First: the box waits for it in the middle, and for the network at its end.
     let server = match (sandbox.root.overlay(), overlay_from, layers) {
@@ -110,6 +120,8 @@ pub fn launch(sandbox: &Sandbox, options: Options) -> Result<i32> {
         timeout: sandbox.timeout,
         timed_out: false,
         outcome: None,
+        cgroup: options.cgroup,
+        entry: options.entry,
     };
     process::trim_heap();
     // Both are the supervisor's to end, whatever became of the other.
@@ -189,6 +201,17 @@ fn wake_at(deadline: Instant) -> Result<Timer> {
     Ok(timer)
 }
 
+/// The exit code of a program that the kernel killed.
+const OUT_OF_MEMORY: i32 = 128 + libc::SIGKILL;
+
+fn out_of_memory(found: OutOfMemory) -> Error {
+    let error = Error::new(found.describe()).exit(Exit::OutOfMemory);
+    match found.limit {
+        Some(_) => error.hint("raise it: [limits] memory in the profile, or --memory"),
+        None => error,
+    }
+}
+
 /// How long a box that was asked to end by SIGTERM, at its timeout, has before it is killed.
 const GRACE: Duration = Duration::from_secs(2);
 
@@ -210,6 +233,8 @@ struct Supervisor {
     timeout: Option<u64>,
     timed_out: bool,
     outcome: Option<Result<i32>>,
+    cgroup: Option<Cgroup>,
+    entry: Option<Entry>,
 }
 
 impl Supervisor {
@@ -337,6 +362,9 @@ impl Supervisor {
             None => self.channel = None,
             Some((Message::Terminal, Some(master))) => self.relay = Some(Relay::start(master)?),
             Some((Message::Started, Some(program))) => {
+                if let Some(entry) = &self.entry {
+                    entry.started(&program)?;
+                }
                 self.program = Some(program);
                 for signal in std::mem::take(&mut self.pending) {
                     self.send(signal)?;
@@ -444,6 +472,17 @@ impl Supervisor {
             return Ok(Err(Error::new(format!("timeout: the box was ended after {seconds} s"))
                 .exit(Exit::TimedOut)));
         }
+        let killed = match (&self.outcome, status) {
+            (Some(Ok(code)), _) => *code == OUT_OF_MEMORY,
+            (Some(Err(_)), _) => false,
+            (None, change) => change == Change::Killed(libc::SIGKILL),
+        };
+        if killed
+            && let Some(cgroup) = &self.cgroup
+            && let Some(found) = cgroup.out_of_memory()?
+        {
+            return Ok(Err(out_of_memory(found)));
+        }
         Ok(match (self.outcome.take(), status) {
             (Some(outcome), _) => outcome,
             (None, Change::Killed(signal)) => {
@@ -474,13 +513,16 @@ impl Supervisor {
             Err(error) if error.raw_os_error() == Some(libc::ECHILD) => {}
             done => done.map(drop).during("wait for", "the box")?,
         }
+        // Nothing of the box is left in it, whatever became of its first process.
+        let ended = self.cgroup.take().map_or(Ok(()), |cgroup| cgroup.end());
+        drop(self.entry.take());
         if let Some(mut relay) = self.relay.take() {
             // A reader that is stuck must not outlast the time, nor a signal to casemate.
             let drained = relay.drain(self.signals.as_fd(), self.timed_out);
             relay.restore();
             drained?;
         }
-        Ok(())
+        ended
     }
 }
 

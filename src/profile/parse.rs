@@ -52,7 +52,7 @@ mod tests {
     #[test]
     fn a_reserved_key_is_refused_not_ignored() {
         for text in [
-            "[limits]\nmemory = \"512m\"",
+            "[files]\noverlay = [\"~/x\"]",
             "extends = [\"cli\"]",
             "[network]\nallow = [\"example.org\"]",
             "[desktop]\nwayland = true",

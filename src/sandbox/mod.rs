@@ -12,6 +12,7 @@ use serde::Serialize;
 
 pub use resolve::{ImageInput, Inputs, Own, resolve};
 
+use crate::cgroup;
 use crate::confine::landlock::Rules;
 use crate::confine::rlimits::Rlimit;
 use crate::confine::seccomp::Filter;
@@ -43,6 +44,8 @@ pub struct Sandbox {
     pub network: NetworkMode,
     /// How much each process may use.
     pub rlimits: Vec<Rlimit>,
+    /// The box's own cgroup with what it may use in total; `None` where nothing asks for one.
+    pub cgroup: Option<cgroup::Plan>,
     /// Seconds until the box is ended.
     pub timeout: Option<u64>,
     /// What it keeps, inside its own user namespace.

@@ -11,6 +11,7 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use super::{Degraded, Keyring, Mount, Program, Root, Sandbox, What};
+use crate::cgroup;
 use crate::confine::landlock::{self, Access, Rules};
 use crate::confine::rlimits::Rlimit;
 use crate::confine::seccomp::{Architecture, Filter, Policy};
@@ -18,7 +19,9 @@ use crate::error::{Error, Result};
 use crate::host::{Host, Source, World};
 use crate::identity::{self, Asked, Identity, Names};
 use crate::image;
-use crate::profile::{Control, NetworkMode, Profile, SeccompBase, Size, Terminal};
+use crate::profile::{
+    Control, NetworkMode, Profile, ResourceLimit, ResourceName, SeccompBase, Size, Terminal,
+};
 
 pub use protect::Own;
 
@@ -91,12 +94,19 @@ pub fn resolve(inputs: &Inputs<'_>, world: &mut dyn World) -> Result<Sandbox> {
             origin: "the image's working directory".to_owned(),
         });
     }
-    let rlimits = profile
+    let mut rlimits = profile
         .limits
         .rlimits
         .iter()
         .map(|(name, limit)| Rlimit { name: *name, limit: *limit })
         .collect::<Vec<_>>();
+    let may_lose = profile.may_degrade.contains(&Control::Limits);
+    let decided = cgroup::plan(&profile.limits, &host.cgroup, may_lose)?;
+    rlimits.extend(stricter(decided.rlimits, &profile.limits.rlimits));
+    if let Some(reason) = decided.lost {
+        degraded.push(Degraded { control: Control::Limits, reason });
+    }
+    let memory = within(memory, decided.plan.as_ref(), host);
     let nesting = profile.seccomp.nesting.unwrap_or(false);
     let landlock = landlock_rules(profile, host, &root, &mounts, network, &mut degraded)?;
     let filter = seccomp(profile)?;
@@ -113,7 +123,7 @@ pub fn resolve(inputs: &Inputs<'_>, world: &mut dyn World) -> Result<Sandbox> {
     let mut capabilities = profile.capabilities.keep.clone();
     capabilities.sort();
     capabilities.dedup();
-    let notes = notes::collect(inputs, &identity, &capabilities, nesting);
+    let notes = notes::collect(inputs, &identity, &capabilities, nesting, decided.plan.as_ref());
 
     Ok(Sandbox {
         profiles: inputs.profiles.clone(),
@@ -125,6 +135,7 @@ pub fn resolve(inputs: &Inputs<'_>, world: &mut dyn World) -> Result<Sandbox> {
         memory,
         network,
         rlimits,
+        cgroup: decided.plan,
         // As podman's: 0 is no limit.
         timeout: profile.limits.timeout.map(|timeout| timeout.0).filter(|seconds| *seconds > 0),
         capabilities,
@@ -135,6 +146,25 @@ pub fn resolve(inputs: &Inputs<'_>, world: &mut dyn World) -> Result<Sandbox> {
         degraded,
         notes,
     })
+}
+
+/// Limits of each process in place of those of the box, where the profile does not say its own.
+fn stricter(
+    instead: Vec<Rlimit>,
+    said: &std::collections::BTreeMap<ResourceName, ResourceLimit>,
+) -> impl Iterator<Item = Rlimit> {
+    instead.into_iter().filter(|limit| !said.contains_key(&limit.name))
+}
+
+/// The box's memory file systems hold no more than the box may have: beyond it the kernel would end
+/// the box, where a full file system is an error that the program sees.
+fn within(memory: Size, plan: Option<&cgroup::Plan>, host: &Host) -> Size {
+    let Some(limit) = plan.and_then(|plan| plan.limits.memory) else { return memory };
+    let bytes = match memory {
+        Size::Bytes(bytes) => bytes,
+        Size::Percent(percent) => host.cgroup.memory / 100 * u64::from(percent),
+    };
+    if limit < bytes { Size::Bytes(limit) } else { memory }
 }
 
 /// Refuses, unless the profile lists the control as one it may lose.

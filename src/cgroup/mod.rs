@@ -1,0 +1,44 @@
+//! Limits of a box in total: a cgroup of its own, made by the user's systemd as a transient scope
+//! (`manager`, over a D-Bus client of a few hundred lines: a library would take longer to start than
+//! a box), or below a cgroup that is the user's already (`delegated`). Where there is neither, each
+//! process gets a limit of its own, which the plan calls weaker.
+//!
+//! The layout is the kernel's rule that a cgroup has either processes or controllers for others:
+//!
+//! ```text
+//! casemate-NAME-RANDOM.scope    limits, set by systemd
+//!  ├── supervisor               casemate itself
+//!  └── payload                  the box, born there (CLONE_INTO_CGROUP)
+//! ```
+
+mod bus;
+mod delegated;
+mod group;
+mod hold;
+mod limits;
+mod manager;
+mod plan;
+mod stats;
+mod wire;
+
+pub use group::{Group, mount};
+pub use hold::{Begun, Cgroup, Look, OutOfMemory, change, look, machine_memory};
+pub use limits::{Controller, LEAST_MEMORY, Limits};
+pub use manager::runtime_directory;
+pub use plan::{Facts, Place, Plan, Where, plan};
+pub use stats::{Sample, kill, pause};
+
+use crate::error::{During, Result};
+
+/// The files whose names are the kernel's, and ours.
+const SUPERVISOR: &str = "supervisor";
+const PAYLOAD: &str = "payload";
+
+/// A random number for a name.
+pub fn random() -> Result<u32> {
+    let path = "/dev/urandom";
+    let mut bytes = [0; 4];
+    let mut file = std::fs::File::open(path).at("open", path)?;
+    std::io::Read::read_exact(&mut file, &mut bytes).at("read", path)?;
+    Ok(u32::from_ne_bytes(bytes))
+}
