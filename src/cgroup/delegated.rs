@@ -101,26 +101,23 @@ pub(super) struct Made {
 impl Delegated {
     /// Makes it.
     pub(super) fn make(self, box_name: &str) -> Result<Made> {
-        const ATTEMPTS: usize = 8;
+        // One that is made and not locked yet would be taken for what a crash left.
+        let among_others = lock(&self.group, FlockArg::LockExclusive)?;
         self.sweep();
-        for _ in 0..ATTEMPTS {
-            let name = format!("casemate-{box_name}-{:08x}", super::random()?);
-            let top = self.group.child(&name)?;
-            // Another casemate may take it for what a crash left, and remove it.
-            let Some(lock) = lock(&top)? else { continue };
-            if self.leave {
-                top.child(SUPERVISOR)?.enter()?;
-            }
-            let given = Controller::list(&self.group.read("cgroup.subtree_control")?);
-            let more: Vec<Controller> =
-                self.controllers.iter().filter(|one| !given.contains(one)).copied().collect();
-            self.group.enable_below(&more)?;
-            return Ok(Made { top, parent: self.group, name, _lock: lock });
+        let name = format!("casemate-{box_name}-{:08x}", super::random()?);
+        let top = self.group.child(&name)?;
+        let lock = lock(&top, FlockArg::LockExclusiveNonblock)?.ok_or_else(|| {
+            Error::new(format!("lock cgroup {}: somebody else has it", top.path().display()))
+        })?;
+        drop(among_others);
+        if self.leave {
+            top.child(SUPERVISOR)?.enter()?;
         }
-        Err(Error::new(format!(
-            "make a cgroup below {}: its names are removed as soon as they are made",
-            self.group.path().display()
-        )))
+        let given = Controller::list(&self.group.read("cgroup.subtree_control")?);
+        let more: Vec<Controller> =
+            self.controllers.iter().filter(|one| !given.contains(one)).copied().collect();
+        self.group.enable_below(&more)?;
+        Ok(Made { top, parent: self.group, name, _lock: lock })
     }
 
     /// Removes what boxes left that were killed with their supervisor.
@@ -133,7 +130,9 @@ impl Delegated {
             };
             // What cannot be removed stays: it is in use, or not ours.
             let _stays = Group::open(&entry.path()).and_then(|left| {
-                let Some(_lock) = lock(&left)? else { return Ok(()) };
+                let Some(_lock) = lock(&left, FlockArg::LockExclusiveNonblock)? else {
+                    return Ok(());
+                };
                 if left.is_populated()? {
                     return Ok(());
                 }
@@ -145,20 +144,14 @@ impl Delegated {
     }
 }
 
-fn lock(group: &Group) -> Result<Option<Flock<std::fs::File>>> {
+/// Locks a cgroup's directory; `None` where another has it.
+fn lock(group: &Group, how: FlockArg) -> Result<Option<Flock<std::fs::File>>> {
     // Of an open file of its own: a lock is shared by all copies of a descriptor.
-    let Ok(fresh) = std::fs::File::open(group.path()) else { return Ok(None) };
-    if fs::identity(&fresh).at("stat", group.path())?
-        != fs::identity(group.fd()).at("stat", group.path())?
-    {
-        return Ok(None);
-    }
-    match Flock::lock(fresh, FlockArg::LockExclusiveNonblock) {
-        Ok(lock) => {
-            // It may have been removed before it was locked.
-            Ok(group.path().is_dir().then_some(lock))
-        }
+    let path = group.path();
+    let own = std::fs::File::open(path).at("open cgroup", path)?;
+    match Flock::lock(own, how) {
+        Ok(lock) => Ok(Some(lock)),
         Err((_, Errno::EWOULDBLOCK)) => Ok(None),
-        Err((_, error)) => Err(Error::os("lock cgroup", group.path().display(), error)),
+        Err((_, error)) => Err(Error::os("lock cgroup", path.display(), error)),
     }
 }

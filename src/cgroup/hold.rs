@@ -23,9 +23,10 @@ enum Way {
     Nowhere,
 }
 
-/// Looks where the cgroup of a box with these limits can be. A box without limits has one where it
-/// costs nothing to say so: if it has a name.
-pub fn look(said: &profile::Limits, named: bool) -> Result<(Facts, Look)> {
+/// Looks where the cgroup of a box with these limits can be. A box without limits has one if it has
+/// a name, and somewhere to have it. A manager that is there and does not answer is an error, unless
+/// the limits may be lost: there is none weaker that was meant.
+pub fn look(said: &profile::Limits, named: bool, may_lose: bool) -> Result<(Facts, Look)> {
     let memory = machine_memory()?;
     let limits = Limits::of(said, memory);
     if limits.is_empty() && !named {
@@ -36,6 +37,13 @@ pub fn look(said: &profile::Limits, named: bool) -> Result<(Facts, Look)> {
         Ok((controllers, manager)) => {
             let place = Place::Manager { via: manager.via, controllers };
             return Ok((Facts { place, memory }, Look(Way::Manager(Box::new(manager)))));
+        }
+        Err(hangs)
+            if hangs.errno() == Some(Errno::ETIMEDOUT) && !limits.is_empty() && !may_lose =>
+        {
+            return Err(hangs.hint(
+                "to run with weaker limits, say --may-degrade limits, or may-degrade = [\"limits\"] in the profile",
+            ));
         }
         Err(reason) => reason,
     };

@@ -5,6 +5,8 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use nix::errno::Errno;
+
 use super::bus::{Address, Bus, addresses, is_private};
 use super::group::{self, Group};
 use super::limits::{Controller, Limits};
@@ -12,10 +14,10 @@ use super::wire::{Call, Kind, Message, Value, Writer};
 use crate::error::{Error, Result};
 use crate::sys::clone;
 
-/// How long a manager may take for a greeting and a question.
-const GREETING: Duration = Duration::from_secs(2);
-/// How long it may take for a scope. A machine under load has been seen to take seconds.
-const JOB: Duration = Duration::from_secs(20);
+/// How long a manager may take for a greeting and a question, and then for a scope. A hundred boxes
+/// at once on a slow machine have been seen to wait for ten seconds.
+const GREETING: Duration = Duration::from_secs(20);
+const JOB: Duration = Duration::from_secs(30);
 
 const NAME: &str = "org.freedesktop.systemd1";
 const OBJECT: &str = "/org/freedesktop/systemd1";
@@ -75,6 +77,12 @@ impl Manager {
         for (via, address) in ways {
             match Manager::reach(via, &address, deadline) {
                 Ok(manager) => return Ok(manager),
+                // By another way it is the same manager.
+                Err(error) if error.errno() == Some(Errno::ETIMEDOUT) => {
+                    return Err(error
+                        .within("the user manager of systemd")
+                        .hint("it hangs: `systemctl --user status` and `journalctl --user -e` may tell why"));
+                }
                 Err(error) => failures.push(error.to_string()),
             }
         }

@@ -26,7 +26,7 @@ pub use hold::{Begun, Cgroup, Look, OutOfMemory, change, look, machine_memory};
 pub use limits::{Controller, LEAST_MEMORY, Limits};
 pub use manager::runtime_directory;
 pub use plan::{Facts, Place, Plan, Where, plan};
-pub use stats::{Sample, kill, pause};
+pub use stats::{Sample, kill, pause, thaw};
 
 use crate::error::{During, Result};
 

@@ -134,6 +134,11 @@ pub(super) fn kill(args: &KillArgs) -> Result<i32> {
                 }
             }
             done => done,
+        }?;
+        // A paused box has been killed only when its PID 1 can tell it.
+        match &running.record.place {
+            Some(place) if args.signal.0 == libc::SIGKILL => cgroup::thaw(&place.path),
+            _ => Ok(()),
         }
     })
 }

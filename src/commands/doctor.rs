@@ -94,7 +94,7 @@ fn page(report: &Report) -> String {
 fn warnings() -> Vec<String> {
     let mut warnings = Vec::new();
     // A machine whose cgroups cannot be looked at has told the steps above why.
-    if let Ok((facts, _)) = cgroup::look(&profile::Limits::default(), true) {
+    if let Ok((facts, _)) = cgroup::look(&profile::Limits::default(), true, true) {
         let (text, fixes) = facts.survey();
         let fixes: String = fixes.iter().map(|fix| format!("; fix: {fix}")).collect();
         warnings.push(format!("{text}{fixes} [cgroups]"));

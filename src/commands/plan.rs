@@ -88,11 +88,11 @@ pub(super) fn plan(
         None => (None, host_names(&merged), None),
     };
     let own = own_directories(&merged, directories, &mut world)?;
-    let (facts, found) = cgroup::look(&merged.limits, args.name.is_some())?;
+    let may_lose = merged.may_degrade.contains(&Control::Limits);
+    let (facts, found) = cgroup::look(&merged.limits, args.name.is_some(), may_lose)?;
     host.cgroup = facts;
     let name = box_name(args, &profiles)?;
     // The manager works on it while the rest is planned. What makes no sense is refused before.
-    let may_lose = merged.may_degrade.contains(&Control::Limits);
     let limits = cgroup::plan(&merged.limits, &host.cgroup, may_lose)?.plan;
     let cgroup = match (&limits, obtain) {
         (Some(plan), Some(_)) => Some(found.begin(&name, &plan.limits)?),
