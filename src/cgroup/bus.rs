@@ -69,7 +69,7 @@ fn unescape(text: &[u8]) -> Option<Vec<u8>> {
     (!bytes.contains(&0)).then_some(bytes)
 }
 
-/// A connection that is through with its greeting.
+/// A connection.
 pub(super) struct Bus {
     socket: OwnedFd,
     /// What was read and is not yet a whole message.
@@ -80,8 +80,9 @@ pub(super) struct Bus {
 }
 
 impl Bus {
-    /// Connects and greets, until `deadline`.
-    pub(super) fn connect(address: &Address, deadline: Instant) -> Result<Bus> {
+    /// Connects, and sends the greeting. What is sent next goes with it; before an answer is read,
+    /// [`Bus::greeted`] is called.
+    pub(super) fn open(address: &Address, deadline: Instant) -> Result<Bus> {
         let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
         let socket = socket(AddressFamily::Unix, SockType::Stream, flags, None)
             .during("make", "a socket")?;
@@ -102,8 +103,26 @@ impl Bus {
             )));
         }
         let mut bus = Bus { socket, buffer: Vec::new(), serial: 0, destination: "" };
-        bus.greet(uid, deadline).map_err(|error| error.within(address))?;
+        // EXTERNAL with the user's id, and the passing of descriptors; the peer answers each line.
+        let id: String = uid.to_string().bytes().map(|byte| format!("{byte:02x}")).collect();
+        let lines = format!("\0AUTH EXTERNAL {id}\r\nNEGOTIATE_UNIX_FD\r\nBEGIN\r\n");
+        bus.send(lines.as_bytes(), None, deadline).map_err(|error| error.within(address))?;
         Ok(bus)
+    }
+
+    /// Waits for the answer to the greeting.
+    pub(super) fn greeted(&mut self, deadline: Instant) -> Result<()> {
+        for expected in ["OK ", "AGREE_UNIX_FD"] {
+            let line = self.line(deadline)?;
+            if !line.starts_with(expected.as_bytes()) {
+                return Err(Error::new(format!(
+                    "greet: the answer is \"{}\" where \"{}\" belongs",
+                    crate::text::plain(&line),
+                    expected.trim_end()
+                )));
+            }
+        }
+        Ok(())
     }
 
     /// As a client of a message bus, with the manager behind it.
@@ -126,25 +145,6 @@ impl Bus {
     /// Whom calls are for: empty on a direct connection.
     pub(super) fn destination(&self) -> &'static str {
         self.destination
-    }
-
-    /// EXTERNAL with the user's id, and the passing of descriptors. All lines go at once; the peer
-    /// answers each.
-    fn greet(&mut self, uid: u32, deadline: Instant) -> Result<()> {
-        let id: String = uid.to_string().bytes().map(|byte| format!("{byte:02x}")).collect();
-        let lines = format!("\0AUTH EXTERNAL {id}\r\nNEGOTIATE_UNIX_FD\r\nBEGIN\r\n");
-        self.send(lines.as_bytes(), None, deadline)?;
-        for expected in ["OK ", "AGREE_UNIX_FD"] {
-            let line = self.line(deadline)?;
-            if !line.starts_with(expected.as_bytes()) {
-                return Err(Error::new(format!(
-                    "greet: the answer is \"{}\" where \"{}\" belongs",
-                    crate::text::plain(&line),
-                    expected.trim_end()
-                )));
-            }
-        }
-        Ok(())
     }
 
     fn line(&mut self, deadline: Instant) -> Result<Vec<u8>> {
@@ -185,6 +185,11 @@ impl Bus {
     ) -> Result<Message> {
         let what = call.member.to_owned();
         let serial = self.begin(call, fd, deadline)?;
+        self.answer(serial, &what, deadline)
+    }
+
+    /// Waits for the answer to the call of that serial number.
+    pub(super) fn answer(&mut self, serial: u32, what: &str, deadline: Instant) -> Result<Message> {
         loop {
             let message = self.receive(deadline)?;
             if message.reply_to != Some(serial) {
@@ -321,7 +326,8 @@ mod tests {
     fn a_peer_that_never_answers_is_given_up() {
         let (_place, address) = peer(Vec::new());
         let start = Instant::now();
-        let error = Bus::connect(&address, soon()).err().unwrap();
+        let mut bus = Bus::open(&address, soon()).unwrap();
+        let error = bus.greeted(soon()).err().unwrap();
         assert!(error.to_string().ends_with("no answer in time"), "{error}");
         assert!(start.elapsed() < Duration::from_secs(1));
     }
@@ -336,7 +342,8 @@ mod tests {
             b"OK \x1b[31m\r\nnothing\r\n",
         ] {
             let (_place, address) = peer(vec![says.to_vec()]);
-            assert!(Bus::connect(&address, soon()).is_err(), "{says:?}");
+            let mut bus = Bus::open(&address, soon()).unwrap();
+            assert!(bus.greeted(soon()).is_err(), "{says:?}");
         }
     }
 
@@ -346,7 +353,8 @@ mod tests {
         let endless = [&b"l\x04\0\x01"[..], &[0xff; 12]].concat();
         for message in [endless, vec![0; 64], b"l\x02\0\x01\0\0\0\0\x01\0\0\0\x07\0\0\0".to_vec()] {
             let (_place, address) = peer(vec![greeting.clone(), message.clone()]);
-            let mut bus = Bus::connect(&address, soon()).unwrap();
+            let mut bus = Bus::open(&address, soon()).unwrap();
+            bus.greeted(soon()).unwrap();
             assert!(bus.hello("org.example", soon()).is_err(), "{message:?}");
         }
     }

@@ -14,10 +14,11 @@ use super::wire::{Call, Kind, Message, Value, Writer};
 use crate::error::{Error, Result};
 use crate::sys::clone;
 
-/// How long a manager may take for a greeting and a question, and then for a scope. A hundred boxes
-/// at once on a slow machine have been seen to wait for ten seconds.
-const GREETING: Duration = Duration::from_secs(20);
-const JOB: Duration = Duration::from_secs(30);
+/// How long a manager may take for a greeting and a question, and then for a scope. It tells every
+/// signal to every direct connection, so that the work for many boxes at once grows with their
+/// square: a hundred in an emulated machine have been seen to wait for more than twenty seconds.
+const GREETING: Duration = Duration::from_secs(30);
+const JOB: Duration = Duration::from_secs(60);
 
 const NAME: &str = "org.freedesktop.systemd1";
 const OBJECT: &str = "/org/freedesktop/systemd1";
@@ -100,9 +101,11 @@ impl Manager {
     }
 
     fn reach(via: &'static str, address: &Address, deadline: Instant) -> Result<Manager> {
-        let mut bus = Bus::connect(address, deadline)?;
-        if via == "the session bus" {
-            bus.hello(NAME, deadline)?;
+        let within = |error: Error| error.within(address);
+        let mut bus = Bus::open(address, deadline)?;
+        let direct = via != "the session bus";
+        if !direct {
+            bus.greeted(deadline).and_then(|()| bus.hello(NAME, deadline)).map_err(within)?;
         }
         let mut body = Writer::default();
         body.string(MANAGER);
@@ -112,7 +115,12 @@ impl Manager {
             interface: "org.freedesktop.DBus.Properties",
             ..call("Get", "ss", body)
         };
-        let reply = bus.call(call, None, deadline).map_err(|error| error.within(address))?;
+        // The manager wakes once for the greeting and the question.
+        let serial = bus.begin(call, None, deadline).map_err(within)?;
+        if direct {
+            bus.greeted(deadline).map_err(within)?;
+        }
+        let reply = bus.answer(serial, "Get", deadline).map_err(within)?;
         let path = reply.arguments("v")?.text_variant()?;
         let mount = group::mount().ok_or_else(|| {
             Error::new("find the cgroup: no unified hierarchy (cgroup v2) is mounted")

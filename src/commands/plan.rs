@@ -91,11 +91,11 @@ pub(super) fn plan(
     let may_lose = merged.may_degrade.contains(&Control::Limits);
     let (facts, found) = cgroup::look(&merged.limits, args.name.is_some(), may_lose)?;
     host.cgroup = facts;
-    let name = box_name(args, &profiles)?;
+    let label = label(args, &profiles).to_owned();
     // The manager works on it while the rest is planned. What makes no sense is refused before.
     let limits = cgroup::plan(&merged.limits, &host.cgroup, may_lose)?.plan;
     let cgroup = match (&limits, obtain) {
-        (Some(plan), Some(_)) => Some(found.begin(&name, &plan.limits)?),
+        (Some(plan), Some(_)) => Some(found.begin(&label, &plan.limits)?),
         _ => None,
     };
     let inputs = Inputs {
@@ -112,19 +112,22 @@ pub(super) fn plan(
     for limit in &sandbox.rlimits {
         crate::confine::rlimits::check(limit)?;
     }
+    let name = match &args.name {
+        Some(name) => name.0.clone(),
+        None => format!("{label}-{:08x}", cgroup::random()?),
+    };
     Ok(Planned { sandbox, world, in_use, cgroup, name })
 }
 
-/// What the box is called: as it was named, or by its profile with something random.
-fn box_name(args: &RunArgs, profiles: &[String]) -> Result<String> {
+/// What the box is called after: its name, or its profile.
+fn label<'a>(args: &'a RunArgs, profiles: &'a [String]) -> &'a str {
     if let Some(name) = &args.name {
-        return Ok(name.0.clone());
+        return &name.0;
     }
     // A profile's file may be called anything.
     let profile = profiles.last().map(Path::new).and_then(Path::file_stem);
     let profile = profile.and_then(|stem| stem.to_str()).filter(|stem| stem.len() <= 40);
-    let profile = profile.filter(|stem| running::is_name(stem)).unwrap_or("box");
-    Ok(format!("{profile}-{:08x}", cgroup::random()?))
+    profile.filter(|stem| running::is_name(stem)).unwrap_or("box")
 }
 
 /// Finds out what the choice of an overlay depends on, and no more: it is on the way of every run.

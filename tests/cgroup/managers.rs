@@ -48,7 +48,7 @@ fn before(does: &str, by_root: bool) -> (String, Duration) {
 fn a_manager_that_never_answers_is_waited_for_a_while() {
     let (warning, took) = before("pass", false);
     assert!(warning.contains("no answer in time"), "{warning}");
-    assert!(took > Duration::from_secs(15) && took < Duration::from_secs(40), "{took:?}");
+    assert!(took > Duration::from_secs(25) && took < Duration::from_secs(50), "{took:?}");
 }
 
 /// What was asked for is not given up because a manager is slow.

@@ -160,16 +160,17 @@ fn nothing_is_left_of_a_killed_casemate() {
     assert_eq!(left.out(), "", "{}", left.err());
 }
 
+/// Fewer than the hundred of `tests/cgroup`: an emulated manager makes some three scopes a second.
 #[test]
 #[ignore = "in the guest of tests/vm"]
 fn many_boxes_at_once_have_each_their_scope() {
     let boxes = output(
-        "for i in $(seq 100); do \
+        "for i in $(seq 40); do \
          $casemate run --memory 64m --pids-limit 9 --name n$i -- grep ^0 /proc/self/cgroup & \
          done 2>&1 | sort | uniq -c; wait; sleep 2; \
          systemctl --user list-units --all --plain --no-legend 'casemate-n*'",
     );
-    assert_eq!(boxes.out().trim(), "100 0::/", "{}", boxes.err());
+    assert_eq!(boxes.out().trim(), "40 0::/", "{}", boxes.err());
 }
 
 #[test]
