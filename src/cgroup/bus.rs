@@ -80,8 +80,7 @@ pub(super) struct Bus {
 }
 
 impl Bus {
-    /// Connects, and sends the greeting. What is sent next goes with it; before an answer is read,
-    /// [`Bus::greeted`] is called.
+    /// Connects, and sends the greeting. Before anything else is sent, [`Bus::greeted`] is called.
     pub(super) fn open(address: &Address, deadline: Instant) -> Result<Bus> {
         let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
         let socket = socket(AddressFamily::Unix, SockType::Stream, flags, None)

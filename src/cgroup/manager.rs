@@ -103,9 +103,11 @@ impl Manager {
     fn reach(via: &'static str, address: &Address, deadline: Instant) -> Result<Manager> {
         let within = |error: Error| error.within(address);
         let mut bus = Bus::open(address, deadline)?;
-        let direct = via != "the session bus";
-        if !direct {
-            bus.greeted(deadline).and_then(|()| bus.hello(NAME, deadline)).map_err(within)?;
+        // A call that comes in one piece with the greeting is left lying by the manager until more
+        // comes: it looks at the socket for it, from which it has read it already (systemd 252, 257).
+        bus.greeted(deadline).map_err(within)?;
+        if via == "the session bus" {
+            bus.hello(NAME, deadline).map_err(within)?;
         }
         let mut body = Writer::default();
         body.string(MANAGER);
@@ -115,12 +117,7 @@ impl Manager {
             interface: "org.freedesktop.DBus.Properties",
             ..call("Get", "ss", body)
         };
-        // The manager wakes once for the greeting and the question.
-        let serial = bus.begin(call, None, deadline).map_err(within)?;
-        if direct {
-            bus.greeted(deadline).map_err(within)?;
-        }
-        let reply = bus.answer(serial, "Get", deadline).map_err(within)?;
+        let reply = bus.call(call, None, deadline).map_err(within)?;
         let path = reply.arguments("v")?.text_variant()?;
         let mount = group::mount().ok_or_else(|| {
             Error::new("find the cgroup: no unified hierarchy (cgroup v2) is mounted")
