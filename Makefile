@@ -2,6 +2,9 @@
 #
 #   make demo      a box from a real Debian image, on a machine that has nothing but Debian
 #   make test      formatting, lints and every test
+#   make test-vm   the part of them that runs in a Debian guest with systemd, under QEMU; ONLY=WORD
+#                  takes the tests with that word in their names. make test has it too
+#   make vm-shell  a shell in that guest, with the casemate that make build made in /payload
 #   make bench     start time, memory, throughput and images beside the peers that are installed;
 #                  ONLY=images and the like measure one of these parts
 #   make install   PREFIX=/usr/local DESTDIR=
@@ -20,7 +23,8 @@ BINARY := $(if $(HOST),$(TARGET_DIR)/$(HOST)/release/casemate,$(firstword $(wild
 # Programs and files that each task needs, and the packages that bring them.
 BUILD_PACKAGES := gcc libc6-dev libseccomp-dev pkg-config
 IMAGE_PACKAGES := mmdebstrap umoci skopeo busybox-static
-TEST_PACKAGES := $(BUILD_PACKAGES) $(IMAGE_PACKAGES) btrfs-progs bubblewrap buildah dbus-daemon docker-registry e2fsprogs fish git keyutils make openssl podman procps python3 runc uidmap util-linux xfsprogs zsh zstd
+TEST_PACKAGES := $(BUILD_PACKAGES) $(IMAGE_PACKAGES) btrfs-progs bubblewrap buildah dbus-daemon docker-registry e2fsprogs fish git keyutils make openssl podman procps python3 qemu-system-x86 runc uidmap util-linux xfsprogs zsh zstd
+VM_PACKAGES := $(BUILD_PACKAGES) $(IMAGE_PACKAGES) binutils e2fsprogs qemu-system-x86 util-linux
 DEMO_PACKAGES := $(BUILD_PACKAGES) $(IMAGE_PACKAGES) uidmap util-linux
 BENCH_PACKAGES := $(TEST_PACKAGES) e2fsprogs firejail fuse-overlayfs mount podman crun runc
 
@@ -28,7 +32,7 @@ BENCH_PACKAGES := $(TEST_PACKAGES) e2fsprogs firejail fuse-overlayfs mount podma
 STATIC = RUSTFLAGS="-C target-feature=+crt-static" LIBSECCOMP_LINK_TYPE=static \
 	LIBSECCOMP_LIB_PATH="$$(dirname "$$(cc -print-file-name=libseccomp.a)")"
 
-.PHONY: build demo test bench install clean packages-build packages-demo packages-test packages-bench toolchain
+.PHONY: build demo test test-vm vm-shell bench install clean packages-build packages-demo packages-test packages-vm packages-bench toolchain
 
 build: packages-build toolchain
 	$(STATIC) $(CARGO) build --release --locked --target $(HOST)
@@ -41,6 +45,12 @@ test: packages-test toolchain
 	$(CARGO) fmt --check
 	$(CARGO) clippy --all-targets --locked -- -D warnings
 	@tests/summary.sh $(CARGO) test --locked --no-fail-fast
+
+test-vm: packages-vm toolchain
+	@tests/summary.sh $(CARGO) test --locked --test vm -- $(ONLY)
+
+vm-shell: packages-vm build
+	@tests/vm/run --with $(BINARY) --shell
 
 bench: packages-bench toolchain
 	CASEMATE_BENCH_ONLY="$(ONLY)" $(STATIC) $(CARGO) bench --locked --target $(HOST) --bench casemate
@@ -71,5 +81,7 @@ packages-demo:
 	@tests/packages.sh $(DEMO_PACKAGES)
 packages-test:
 	@tests/packages.sh $(TEST_PACKAGES)
+packages-vm:
+	@tests/packages.sh $(VM_PACKAGES)
 packages-bench:
 	@tests/packages.sh $(BENCH_PACKAGES)

@@ -105,6 +105,72 @@ fn names_of_users_and_images() {
     }
 }
 
+/// Lists of subordinate ids: what is taken from one is whole, and makes a map that holds it.
+#[test]
+fn lists_of_subordinate_ids() {
+    use casemate::identity::subid::{Asker, from_getsubids, map, parse};
+    let list = b"# ids\nann:100000:65536\nbob:165536:65536\n1000:300000:40000\n1001:400000:65536\n";
+    let said = b"0: ann 100000 65536\n1: ann 300000 40000\n";
+    let accounts = [("root".to_owned(), 0), ("nobody".to_owned(), 65534)];
+    let asker = Asker { uid: 1000, name: Some("ann") };
+    let mut random = Random::new();
+    let mut taken = 0;
+    for _ in 0..rounds(40_000) {
+        let text = match random.below(4) {
+            0 => from_getsubids(&random.mutate(said)),
+            _ => random.mutate(list),
+        };
+        let Ok(spans) = parse(&text, asker, &accounts) else { continue };
+        taken += 1;
+        let map = map(&spans, 1000);
+        let ids: u64 = map.iter().map(|extent| u64::from(extent.count)).sum();
+        assert_eq!(ids, 65537, "{}", text.escape_ascii());
+        let first = map.iter().map(|extent| extent.outside).min().unwrap();
+        assert!(first > 0, "{}", text.escape_ascii());
+    }
+    assert!(taken > 0);
+}
+
+/// Maps and words of ids: whatever is taken is within the range, and no id is two.
+#[test]
+fn maps_of_ids() {
+    use casemate::identity::map::{self, Extent, Wanted, compose};
+    use casemate::profile::{Ids, MapLine};
+    let range = [
+        Extent { inside: 0, outside: 100_000, count: 65536 },
+        Extent { inside: 65536, outside: 1000, count: 1 },
+    ];
+    let mut random = Random::new();
+    let mut made = 0;
+    for _ in 0..rounds(40_000) {
+        let lines: Vec<MapLine> = (0..=random.below(4))
+            .filter_map(|_| {
+                let seeds: [&[u8]; 4] = [b"0:1:1000", b"1000:0:1", b"2000:1001:64000", b"0:0"];
+                let seed = seeds[random.below(4)];
+                let text = random.mutate(seed);
+                str::from_utf8(&text).ok()?.parse().ok()
+            })
+            .collect();
+        let text = random.mutate(b"keep-id:uid=1000,gid=65535");
+        let ids = str::from_utf8(&text).ok().and_then(|text| text.parse().ok());
+        let wanted = match ids {
+            Some(Ids::KeepId { uid: Some(uid), .. }) if random.below(2) == 0 => Wanted::Keep(uid),
+            _ => Wanted::Lines(&lines),
+        };
+        let Ok(map) = compose(wanted, &range, 1000, "user") else { continue };
+        made += 1;
+        assert_eq!(map::parse(&map::text(&map)).as_deref(), Some(&map[..]));
+        for side in [|extent: &Extent| extent.inside, |extent: &Extent| extent.outside] {
+            let mut parts: Vec<_> = map.iter().map(|it| (side(it), it.count)).collect();
+            parts.sort_unstable();
+            let apart = parts.windows(2).all(|pair| pair[0].0 + pair[0].1 <= pair[1].0);
+            assert!(apart, "{map:?} of {lines:?}");
+        }
+        assert!(map.iter().all(|extent| extent.outside + extent.count <= 65537), "{map:?}");
+    }
+    assert!(made > 100, "{made}");
+}
+
 #[test]
 fn image_configurations() {
     let seed = br#"{"created":"2026-01-01T00:00:00Z","architecture":"amd64","os":"linux","config":{"User":"1000:1000","Env":["PATH=/bin","A=b"],"Entrypoint":["/e"],"Cmd":["c"],"WorkingDir":"/w","Volumes":{"/v":{}},"StopSignal":"SIGTERM"},"rootfs":{"type":"layers","diff_ids":["sha256:0000000000000000000000000000000000000000000000000000000000000000"]},"history":[]}"#;

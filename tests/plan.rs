@@ -8,13 +8,15 @@ use std::ffi::OsString;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use casemate::cgroup::{Controller, Facts, Place};
+use casemate::cgroup::{self, Controller, Place};
 use casemate::cli::{Cli, Command};
 use casemate::host::doctor::Outcome;
 use casemate::host::{Host, Source, World};
-use casemate::identity::{Caller, Names};
+use casemate::identity::range::Facts;
+use casemate::identity::{Backend, Caller, Extent, Names};
 use casemate::image::Config;
 use casemate::profile;
+use casemate::rootfs::Overlay;
 use casemate::sandbox::steps::{Step, steps};
 use casemate::sandbox::{ImageInput, Inputs, Sandbox, explain, resolve};
 use casemate::sys::fs::Identity;
@@ -113,7 +115,8 @@ fn host() -> Host {
         kernel_overlay: Outcome::Works,
         fuse: Outcome::Works,
         keyring: true,
-        cgroup: Facts::default(),
+        range: None,
+        cgroup: cgroup::Facts::default(),
     }
 }
 
@@ -121,7 +124,7 @@ fn host() -> Host {
 fn host_with_manager() -> Host {
     let controllers = vec![Controller::Cpu, Controller::Memory, Controller::Pids];
     let place = Place::Manager { via: "its private socket", controllers };
-    Host { cgroup: Facts { place, memory: 8 << 30 }, ..host() }
+    Host { cgroup: cgroup::Facts { place, memory: 8 << 30 }, ..host() }
 }
 
 fn image() -> ImageInput {
@@ -240,7 +243,7 @@ fn limits_of_the_box_show_up_with_their_place() {
 #[test]
 fn without_a_manager_limits_are_weaker_and_said_to_be() {
     let place = Place::Nowhere { reason: "no user manager".into(), hints: vec!["linger".into()] };
-    let host = Host { cgroup: Facts { place, memory: 8 << 30 }, ..host() };
+    let host = Host { cgroup: cgroup::Facts { place, memory: 8 << 30 }, ..host() };
     let text = "[limits]\nmemory = \"1g\"\nprocesses = 10\ncpus = 1";
     golden("limits-weaker.txt", &plan(text, &["make"], &host, None).unwrap());
     let refused = plan(text, &["--require-limits", "make"], &host, None).unwrap_err();
@@ -304,13 +307,55 @@ fn nothing_degrades_unless_the_profile_says_so() {
     assert!(plan("", &["ls"], &filtered, None).is_err());
 }
 
+/// A machine with a range from this backend.
+fn with_range(backend: Backend) -> Host {
+    let extents = vec![
+        Extent { inside: 0, outside: 100_000, count: 65536 },
+        Extent { inside: 65536, outside: 1000, count: 1 },
+    ];
+    let facts = Facts { backend, uids: extents.clone(), gids: extents };
+    Host { range: Some(Ok(facts)), ..host() }
+}
+
+#[test]
+fn a_box_with_many_ids_says_whose_they_are() {
+    let host = with_range(Backend::Holder);
+    let words = ["--userns", "many"];
+    golden("image-many.txt", &plan("", &words, &host, Some(image())).unwrap());
+    let words = ["--userns", "keep-id", "-v", "/data:/data", "ls"];
+    let kept = plan("", &words, &host, None).unwrap();
+    assert_eq!((kept.identity.host_uid, kept.identity.uid), (1000, 1000));
+    // On disk the owners are kept beside the files, in memory they are real.
+    let overlay = |words: &[&str]| {
+        plan("", words, &host, Some(image())).map(|sandbox| sandbox.root.overlay().unwrap())
+    };
+    assert_eq!(overlay(&["--userns", "many"]).unwrap(), Overlay::Hybrid);
+    assert_eq!(overlay(&["--userns", "many", "--scratch", "disk"]).unwrap(), Overlay::Fuse);
+    for words in [["--overlay", "kernel", "-q"], ["--overlay", "hybrid", "--scratch=disk"]] {
+        let words = [&["--userns", "many"][..], &words].concat();
+        let error = overlay(&words).unwrap_err();
+        assert!(error.to_string().starts_with("overlay "), "{error}");
+    }
+    // Transient ids are for what is thrown away.
+    let lent = with_range(Backend::Nsresourced);
+    let words = ["-u", "root", "-v", "/data:/data", "ls"];
+    let error = plan("", &words, &lent, None).unwrap_err();
+    assert!(error.to_string().contains("nsresourced lends"), "{error}");
+    assert!(plan("", &["-u", "root", "-v", "/data:/data:ro", "ls"], &lent, None).is_ok());
+    let error = plan("", &["--userns", "keep-id", "ls"], &lent, None).unwrap_err();
+    assert!(error.to_string().contains("as they are"), "{error}");
+}
+
 #[test]
 fn what_cannot_be_is_refused_before_anything_runs() {
     for (words, expected) in [
         (&["-v", "/nowhere:/x", "ls"][..], "--volume: open /nowhere: No such file or directory"),
         (&["-v", "/data:/", "ls"], "--volume: a grant cannot replace the root /"),
         (&["-v", "/run/agent.sock:/s", "ls"], "--volume: /run/agent.sock is a socket"),
-        (&["-u", "0", "ls"], "user 0: the program runs as a non-root id"),
+        (&["-u", "0", "ls"], "this box needs 65536 ids (the program is to be root)"),
+        (&["-u", "0", "--userns", "single", "ls"], "user 0: the program runs as a non-root id"),
+        (&["--fake-root", "--userns", "many", "ls"], "--fake-root is for a box with one id"),
+        (&["--uidmap", "0:0", "--userns", "single", "ls"], "--uidmap and --gidmap map a range"),
         (&["-u", "nobody-here", "ls"], "user nobody-here: no such user"),
         (&["-w", "relative", "ls"], "workdir relative: must be an absolute path"),
         (&["--env-file", "/home/ann/notes", "ls"], "read /home/ann/notes: No such file"),

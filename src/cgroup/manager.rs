@@ -145,7 +145,7 @@ impl Manager {
             let subscribe = Call { destination, ..call("Subscribe", "", Writer::default()) };
             self.bus.call(subscribe, None, deadline)?;
         }
-        let own = clone::open_pidfd(nix::unistd::getpid())
+        let own = clone::open_process(nix::unistd::getpid().as_raw())
             .map_err(|error| Error::os("open", "this process", &error))?;
         let mut pending = Pending {
             manager: self,

@@ -1,6 +1,7 @@
 //! The command line: syntax only. No file is opened and no environment read here.
 
 mod boxes;
+mod holder;
 mod overlay;
 mod registry;
 mod store;
@@ -16,6 +17,7 @@ pub use boxes::{
     BlkioWeight, BoxName, KillArgs, LimitArgs, PauseArgs, PsArgs, Shares, SignalArg, StatsArgs,
     UpdateArgs,
 };
+pub use holder::{HolderArgs, HolderCommand};
 pub use registry::{LoginArgs, LogoutArgs, RegistryArgs};
 pub use store::{
     CheckArgs, CompleteArgs, CompletionArgs, ImagesArgs, InspectArgs, PruneArgs, RmiArgs, Shell,
@@ -25,7 +27,8 @@ pub use transfer::{ImportArgs, Packing, PullArgs, PushArgs, SaveArgs};
 pub use values::{ByteCount, EnvArg, UlimitArg, Volume};
 
 use crate::profile::{
-    Control, Duration, Hostname, NetworkMode, Overlay, Pull, Scratch, TmpfsGrant, UserSpec,
+    Control, Duration, Hostname, Ids, MapLine, NetworkMode, Overlay, Pull, Scratch, TmpfsGrant,
+    UserSpec,
 };
 
 /// Run a program in a box that you build alone: no root, no daemon, no setuid helper.
@@ -83,6 +86,8 @@ pub enum Command {
     Prune(PruneArgs),
     /// Look after the store.
     Store(StoreArgs),
+    /// Look after the process that keeps a range of ids between boxes.
+    Holder(HolderArgs),
     /// Try on this machine each thing that a box needs, and say what to change.
     Doctor(DoctorArgs),
     /// Print a script that completes words in a shell.
@@ -132,9 +137,28 @@ pub struct RunArgs {
     #[arg(long, value_name = "FILE")]
     pub env_file: Vec<PathBuf>,
 
-    /// Run as this user of the box: a number or a name, with an optional group. Never root.
+    /// Run as this user of the box: a number or a name, with an optional group. Root needs many
+    /// ids, or --fake-root.
     #[arg(short, long, value_name = "USER[:GROUP]")]
     pub user: Option<UserSpec>,
+
+    /// The ids of the box: auto, single (your own), many (a range of subordinate ids), or keep-id
+    /// (a range, and your own as the program's).
+    #[arg(long, value_name = "IDS")]
+    pub userns: Option<Ids>,
+
+    /// Map user ids: INSIDE:OUTSIDE[:COUNT]; outside, 0 is your own and 1 the first subordinate one.
+    #[arg(long = "uidmap", value_name = "IN:OUT[:COUNT]")]
+    pub uid_map: Vec<MapLine>,
+
+    /// Map group ids; as --uidmap where it is not given.
+    #[arg(long = "gidmap", value_name = "IN:OUT[:COUNT]")]
+    pub gid_map: Vec<MapLine>,
+
+    /// With one id, let changes of owner and id succeed without effect, so that package managers
+    /// run; the program is root by name only.
+    #[arg(long)]
+    pub fake_root: bool,
 
     /// The host name in the box.
     #[arg(long, value_name = "NAME")]
@@ -190,7 +214,7 @@ pub struct RunArgs {
     #[arg(long, value_name = "WHERE")]
     pub scratch: Option<Scratch>,
 
-    /// Run although this control cannot be applied here (landlock, abstract-sockets, keyring,
+    /// Run although this control cannot be applied here (landlock, abstract-sockets, keyring, ids,
     /// limits).
     #[arg(long, value_name = "CONTROL")]
     pub may_degrade: Vec<Control>,

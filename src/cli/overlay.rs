@@ -20,6 +20,10 @@ impl RunArgs {
         profile.root.overlay = self.overlay;
         profile.root.scratch = self.scratch;
         profile.identity.user = self.user.clone();
+        profile.identity.ids = self.userns;
+        profile.identity.uid_map = self.uid_map.clone();
+        profile.identity.gid_map = self.gid_map.clone();
+        profile.identity.fake_root = self.fake_root.then_some(true);
         profile.identity.hostname = self.hostname.clone();
         profile.program.workdir = self.workdir.clone();
         profile.program.terminal = self.tty.then_some(Terminal::Always);

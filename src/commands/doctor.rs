@@ -4,11 +4,13 @@ use std::fmt::Write as _;
 
 use serde::Serialize;
 
+use super::plan;
 use crate::cgroup;
 use crate::cli::DoctorArgs;
 use crate::error::{Error, Result};
+use crate::host::Directories;
 use crate::host::doctor::{Finding, Outcome, examine};
-use crate::identity::find_group;
+use crate::identity::{Backend, find_group};
 use crate::profile;
 use crate::ui;
 
@@ -32,12 +34,23 @@ const DANGEROUS: [&str; 12] = [
 #[derive(Serialize)]
 struct Report {
     findings: Vec<Finding>,
+    /// Where a range of ids can come from.
+    ids: Vec<IdSource>,
     warnings: Vec<String>,
     works: bool,
 }
 
+/// One of those who may give a range of ids, asked for one.
+#[derive(Serialize)]
+struct IdSource {
+    id: String,
+    works: bool,
+    /// What it gives, or why it does not.
+    detail: String,
+}
+
 /// 0: everything works; 1: boxes run, with less or differently; 2: they do not run.
-pub(super) fn doctor(args: &DoctorArgs) -> Result<i32> {
+pub(super) fn doctor(args: &DoctorArgs, directories: &Directories) -> Result<i32> {
     let findings = examine()?;
     let fatal = |finding: &Finding| match (&finding.outcome, &finding.diagnosis) {
         (Outcome::Fails(_), Some(diagnosis)) => !diagnosis.survivable,
@@ -46,7 +59,7 @@ pub(super) fn doctor(args: &DoctorArgs) -> Result<i32> {
     };
     let works = !findings.iter().any(fatal);
     let failed = findings.iter().any(|finding| finding.outcome != Outcome::Works);
-    let report = Report { works, warnings: warnings(), findings };
+    let report = Report { works, ids: id_sources(directories)?, warnings: warnings(), findings };
     let text = if args.json {
         let json = serde_json::to_string_pretty(&report)
             .map_err(|error| Error::new(format!("encode the findings: {error}")))?;
@@ -79,6 +92,13 @@ fn page(report: &Report) -> String {
             let _infallible = writeln!(page, "           fix: {}", diagnosis.fix);
         }
     }
+    page.push_str("\nranges of ids, for boxes with --userns=many; one of these is enough\n");
+    for source in &report.ids {
+        let mark = if source.works { "ok" } else { "no" };
+        let detail = ui::escape(&source.detail);
+        let _infallible = writeln!(page, "{mark:<10} {detail} [{}]", source.id);
+    }
+    page.push('\n');
     for warning in &report.warnings {
         let _infallible = writeln!(page, "note       {}", ui::escape(warning));
     }
@@ -89,6 +109,27 @@ fn page(report: &Report) -> String {
         (false, _) => "boxes do not run here\n",
     });
     page
+}
+
+/// Asks each of them, whatever the others say, and keeps nothing.
+fn id_sources(directories: &Directories) -> Result<Vec<IdSource>> {
+    let search = plan::search(directories, false)?;
+    let ask = |backend: Backend| {
+        let given = search.attempt(backend);
+        let works = given.is_ok();
+        let detail = match given {
+            Ok(range) => {
+                let ids: u64 = range.facts.uids.iter().map(|ids| u64::from(ids.count)).sum();
+                format!("{backend}: {ids} ids")
+            }
+            Err(error) => {
+                let hints = error.hints().iter().map(|hint| format!("; {hint}"));
+                format!("{backend}: {error}{}", hints.collect::<String>())
+            }
+        };
+        IdSource { id: format!("ids-{backend}"), works, detail }
+    };
+    Ok(Backend::ALL.map(ask).into())
 }
 
 fn warnings() -> Vec<String> {

@@ -5,6 +5,7 @@ mod check;
 mod completion;
 mod doctor;
 mod explain;
+mod holder;
 mod images;
 mod import;
 mod inspect;
@@ -59,7 +60,8 @@ pub fn dispatch(command: &Command) -> Result<i32> {
             StoreCommand::Check(args) => check::check(args, &directories),
             StoreCommand::Usage(args) => store::usage(args, directories.store()?).map(|()| 0),
         },
-        Command::Doctor(args) => doctor::doctor(args),
+        Command::Holder(args) => holder::holder(args.command, &directories),
+        Command::Doctor(args) => doctor::doctor(args, &directories),
         // Answered above.
         Command::Completion(_) | Command::Complete(_) => Ok(0),
     }

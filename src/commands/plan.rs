@@ -1,5 +1,7 @@
 //! From arguments to a plan: the part that `run` and `explain` share, so that they cannot differ.
 
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 
@@ -10,7 +12,8 @@ use crate::cli::RunArgs;
 use crate::error::{During, Error, Result};
 use crate::host::doctor::Outcome;
 use crate::host::overlay::{self, Note};
-use crate::host::{Directories, Host, Live, World};
+use crate::host::{Directories, Host, Live, Settings, World};
+use crate::identity::range::{Range, Search};
 use crate::identity::{self, Names};
 use crate::image::{Digest, Reference};
 use crate::index::LayerIndex;
@@ -31,6 +34,8 @@ pub(super) struct Planned {
     pub(super) world: Live,
     /// The image, where the root is one.
     pub(super) in_use: Option<InUse>,
+    /// The namespace that the box's range of ids is in, unless it is casemate's own.
+    pub(super) namespace: Option<OwnedFd>,
     /// The box's cgroup, on its way.
     pub(super) cgroup: Option<cgroup::Begun>,
     /// The name that the box goes by.
@@ -50,6 +55,20 @@ impl InUse {
     /// Notes that it was used now.
     pub(super) fn mark(&self) {
         self.store.mark_used(&self.digest);
+    }
+
+    /// What boxes over the same layers have in common, whatever their image: a name for it. Another
+    /// version of casemate may speak another language to its server.
+    pub(super) fn key(&self) -> Result<String> {
+        let path = self.store.layers_dir();
+        let store = fs::open_path(&path).and_then(fs::identity).at("open", &path)?;
+        let mut text = format!("{} {store:?}\n", env!("CARGO_PKG_VERSION")).into_bytes();
+        text.extend_from_slice(path.as_os_str().as_bytes());
+        for layer in &self.layers {
+            text.extend_from_slice(format!("\n{layer}").as_bytes());
+        }
+        // Half of it is enough to be told from others, and short enough for a socket's name.
+        Ok(Digest::of(&text).hex().chars().take(32).collect())
     }
 
     /// Its layers for a server of casemate's own. An index that is missing is made.
@@ -82,11 +101,17 @@ pub(super) fn plan(
     let (image, names, in_use) = match &merged.root.image {
         Some(_) => {
             let (input, names, in_use) = image(&merged, directories, obtain, &mut world)?;
-            try_overlays(merged.root.overlay.unwrap_or(Overlay::Auto), directories, &mut host)?;
             (Some(input), names, Some(in_use))
         }
         None => (None, host_names(&merged), None),
     };
+    let namespace = match identity::needs_many(&merged.identity, &names) {
+        Some(_) => find_range(directories, obtain.is_some(), &mut host)?,
+        None => None,
+    };
+    if image.is_some() {
+        try_overlays(merged.root.overlay.unwrap_or(Overlay::Auto), directories, &mut host)?;
+    }
     let own = own_directories(&merged, directories, &mut world)?;
     let may_lose = merged.may_degrade.contains(&Control::Limits);
     let (facts, found) = cgroup::look(&merged.limits, args.name.is_some(), may_lose)?;
@@ -108,15 +133,15 @@ pub(super) fn plan(
         names,
         own,
     };
-    let sandbox = sandbox::resolve(&inputs, &mut world)?;
-    for limit in &sandbox.rlimits {
-        crate::confine::rlimits::check(limit)?;
+    let mut sandbox = sandbox::resolve(&inputs, &mut world)?;
+    for limit in &mut sandbox.rlimits {
+        crate::confine::rlimits::fit(limit)?;
     }
     let name = match &args.name {
         Some(name) => name.0.clone(),
         None => format!("{label}-{:08x}", cgroup::random()?),
     };
-    Ok(Planned { sandbox, world, in_use, cgroup, name })
+    Ok(Planned { sandbox, world, in_use, namespace, cgroup, name })
 }
 
 /// What the box is called after: its name, or its profile.
@@ -130,9 +155,39 @@ fn label<'a>(args: &'a RunArgs, profiles: &'a [String]) -> &'a str {
     profile.filter(|stem| running::is_name(stem)).unwrap_or("box")
 }
 
+/// Looks for a range of ids. One that had to be asked for is kept for the next box, where this one
+/// is to run.
+fn find_range(directories: &Directories, keep: bool, host: &mut Host) -> Result<Option<OwnedFd>> {
+    match search(directories, keep)?.find() {
+        Ok(Range { facts, namespace }) => {
+            host.range = Some(Ok(facts));
+            Ok(namespace)
+        }
+        Err(unavailable) => {
+            host.range = Some(Err(unavailable));
+            Ok(None)
+        }
+    }
+}
+
+/// The search for a range, as the user's settings allow it.
+pub(super) fn search(directories: &Directories, keep: bool) -> Result<Search<'_>> {
+    let settings = Settings::read(directories.config.as_deref())?;
+    Ok(Search {
+        caller: &directories.caller,
+        runtime: directories.runtime.as_deref(),
+        setuid_helper: (
+            settings.allow_setuid_helper,
+            directories.config.as_deref().map(Settings::path),
+        ),
+        keep,
+    })
+}
+
 /// Finds out what the choice of an overlay depends on, and no more: it is on the way of every run.
 fn try_overlays(asked: Overlay, directories: &Directories, host: &mut Host) -> Result<()> {
-    if asked == Overlay::Auto {
+    let has_many = matches!(host.range, Some(Ok(_)));
+    if asked == Overlay::Auto && !has_many {
         let data_home = directories.store()?;
         let in_memory = host.tmpfs_xattrs;
         let note = Note::of(data_home, in_memory).at("look at", data_home)?;
@@ -152,7 +207,7 @@ fn try_overlays(asked: Overlay, directories: &Directories, host: &mut Host) -> R
         };
     }
     let by_need = matches!(host.kernel_overlay, Outcome::Fails(_));
-    if by_need || matches!(asked, Overlay::Hybrid | Overlay::Fuse) {
+    if by_need || has_many || matches!(asked, Overlay::Hybrid | Overlay::Fuse) {
         host.fuse = overlay::fuse_device();
     }
     Ok(())
@@ -251,7 +306,9 @@ fn own_directories(
     }
     let usual = true_home(directories).map(|home| home.join(".local/share"));
     let mut own = Vec::new();
-    for data in [directories.data.clone(), usual].into_iter().flatten() {
+    let settings = true_home(directories).map(|home| home.join(".config"));
+    let places = [directories.data.clone(), usual, directories.config.clone(), settings];
+    for data in places.into_iter().flatten() {
         let path = data.join("casemate");
         match std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&path) {
             Ok(()) => own.push(Own::find(&path, world)?),

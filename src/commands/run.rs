@@ -9,7 +9,9 @@ use crate::cgroup::{Begun, Cgroup, runtime_directory};
 use crate::cli::RunArgs;
 use crate::error::{During, Error, Result};
 use crate::host::Directories;
-use crate::launch::{self, Options};
+use crate::identity;
+use crate::launch::{self, Options, Sharing};
+use crate::rootfs::Overlay;
 use crate::running::{Entry, Place, Record, Registry};
 use crate::sandbox::{Root, Sandbox};
 use crate::store::Scratch;
@@ -21,7 +23,7 @@ pub(super) fn run(args: &RunArgs, directories: &Directories) -> Result<i32> {
     // Whatever the caller left open stays on this side of every execve(2) (CVE-2024-21626).
     clone::close_all_on_exec().during("close", "inherited descriptors")?;
     refuse_directories()?;
-    let plan::Planned { sandbox, world, in_use, cgroup, name } =
+    let plan::Planned { sandbox, world, in_use, namespace, cgroup, name } =
         plan::plan(args, directories, Some(&Obtain { directories, quiet: args.quiet }))?;
     if !args.quiet {
         for lost in &sandbox.degraded {
@@ -35,10 +37,6 @@ pub(super) fn run(args: &RunArgs, directories: &Directories) -> Result<i32> {
         Root::Image { scratch_dir: Some(_), .. } => Some(Scratch::create(directories.store()?)?),
         _ => None,
     };
-    let layers = match (&in_use, sandbox.root.overlay()) {
-        (Some(image), Some(overlay)) if overlay.has_server() => Some(image.layers()?),
-        _ => None,
-    };
     let scratch_path = scratch.as_ref().map(|scratch| scratch.path().to_owned());
     let cgroup = cgroup.map(Begun::finish).transpose()?.flatten();
     let entry = enter(args, &sandbox, &name, cgroup.as_ref());
@@ -49,7 +47,21 @@ pub(super) fn run(args: &RunArgs, directories: &Directories) -> Result<i32> {
         }
         (entry, _) => entry?,
     };
-    let options = Options { scratch: scratch_path, layers, cgroup, entry };
+    // The one server would be a process of the first box's cgroup and outlive that box; with one of
+    // its own, what is done for a box counts among its limits.
+    let may_share = cgroup.is_none();
+    let mut options =
+        Options { scratch: scratch_path, layers: None, sharing: None, namespace, cgroup, entry };
+    if let (Some(image), Some(overlay)) = (&in_use, sandbox.root.overlay()) {
+        options.layers = Some(Box::new(|| image.layers()));
+        if let (Overlay::Hybrid, Some(runtime)) = (overlay, &directories.runtime)
+            // The one server admits the user's own id, and knows one owner.
+            && !sandbox.identity.has_many()
+            && may_share
+        {
+            options.sharing = Sharing::at(runtime, &image.key()?);
+        }
+    }
     let outcome = launch::launch(&sandbox, options);
     drop(world);
     drop(in_use);
@@ -110,6 +122,14 @@ fn refuse_directories() -> Result<()> {
     Ok(())
 }
 
+/// Whether this process is in a user namespace whose ids are not the machine's. Where that cannot be
+/// known it is not.
+fn in_user_namespace() -> bool {
+    let map = std::fs::read_to_string("/proc/self/uid_map").ok();
+    let map = map.as_deref().and_then(identity::map::parse).unwrap_or_default();
+    !map.is_empty() && identity::map::outside(&map, 0) != Some(0)
+}
+
 /// casemate is for ordinary users and gains nothing from privilege; with it, a leak would be one of
 /// the whole system.
 pub(super) fn refuse_privilege(directories: &Directories) -> Result<()> {
@@ -117,7 +137,8 @@ pub(super) fn refuse_privilege(directories: &Directories) -> Result<()> {
         return Err(Error::new("casemate must not be setuid, setgid or have file capabilities")
             .hint("remove them: chmod ug-s, setcap -r; it needs no privilege"));
     }
-    if directories.caller.uid == 0 {
+    // Root of a user namespace is an ordinary user of the one around it.
+    if directories.caller.uid == 0 && !in_user_namespace() {
         return Err(Error::new("casemate runs boxes for ordinary users, not for root").hint(
             "run it as the user whose box it is, for example: su - USER -c 'casemate run …'",
         ));

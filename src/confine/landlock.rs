@@ -108,7 +108,22 @@ pub fn restrict_to<'a>(
     directories: impl IntoIterator<Item = (BorrowedFd<'a>, Access)>,
 ) -> Result<()> {
     let abi = kernel_abi();
-    let mut walls = Walls::new(abi, abi >= SCOPES_SINCE)?;
+    restrict(directories, abi, abi >= SCOPES_SINCE)
+}
+
+/// As [`restrict_to`], for a process that is to send signals to one outside.
+pub fn restrict_files_to<'a>(
+    directories: impl IntoIterator<Item = (BorrowedFd<'a>, Access)>,
+) -> Result<()> {
+    restrict(directories, kernel_abi(), false)
+}
+
+fn restrict<'a>(
+    directories: impl IntoIterator<Item = (BorrowedFd<'a>, Access)>,
+    abi: u32,
+    scoped: bool,
+) -> Result<()> {
+    let mut walls = Walls::new(abi, scoped)?;
     for (directory, access) in directories {
         walls = walls.allow(directory, access, true)?;
     }

@@ -38,13 +38,16 @@ fn resource(name: &str) -> Option<Resource> {
     })
 }
 
-/// Checks that an ordinary user may set this: nobody can raise a hard limit (EPERM).
-pub fn check(limit: &Rlimit) -> Result<()> {
+/// Checks that an ordinary user may set this: nobody can raise a hard limit (EPERM). No core dumps at
+/// all, where the system allows none, are less than asked for, and taken instead.
+pub fn fit(limit: &mut Rlimit) -> Result<()> {
     let resource = resource(limit.name.0)
         .ok_or_else(|| Error::new(format!("limit {}: unknown", limit.name.0)))?;
     let (_, hard) = getrlimit(resource).map_err(|e| Error::os("read limit", limit.name.0, e))?;
     let wanted = limit.limit.hard.unwrap_or(RLIM_INFINITY);
-    if wanted > hard {
+    if limit.name.0 == "core" && hard == 0 {
+        limit.limit = ResourceLimit { soft: Some(0), hard: Some(0) };
+    } else if wanted > hard {
         return Err(Error::new(format!(
             "set limit {}: {} is above the hard limit of {hard} that you have",
             limit.name.0,

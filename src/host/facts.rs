@@ -11,7 +11,7 @@ use nix::unistd;
 use super::doctor::Outcome;
 use crate::cgroup;
 use crate::confine::landlock;
-use crate::identity::{self, Caller};
+use crate::identity::{self, Caller, Unavailable, range};
 use crate::sys;
 
 /// This machine and this caller.
@@ -37,6 +37,8 @@ pub struct Host {
     pub fuse: Outcome,
     /// Whether a new session keyring can be had.
     pub keyring: bool,
+    /// The range of ids, or why there is none; looked for only where a plan needs one.
+    pub range: Option<Result<range::Facts, Unavailable>>,
     /// Where a cgroup for the box can be, where one was asked for.
     pub cgroup: cgroup::Facts,
 }
@@ -61,6 +63,7 @@ impl Host {
             kernel_overlay: Outcome::NotTried,
             fuse: Outcome::NotTried,
             keyring: sys::process::keyring_is_reachable(),
+            range: None,
             cgroup: cgroup::Facts::default(),
         }
     }
@@ -73,6 +76,10 @@ pub struct Directories {
     pub caller: Caller,
     /// `$XDG_DATA_HOME`, unless neither it nor a home is known.
     pub data: Option<PathBuf>,
+    /// `$XDG_CONFIG_HOME`, likewise.
+    pub config: Option<PathBuf>,
+    /// `$XDG_RUNTIME_DIR`.
+    pub runtime: Option<PathBuf>,
 }
 
 impl Directories {
@@ -101,6 +108,8 @@ impl Directories {
         };
         Directories {
             data: below("XDG_DATA_HOME", ".local/share"),
+            config: below("XDG_CONFIG_HOME", ".config"),
+            runtime: absolute("XDG_RUNTIME_DIR"),
             caller: Caller { uid, gid: unistd::getgid().as_raw(), name, home },
         }
     }

@@ -39,6 +39,23 @@ pub fn find_group(text: &[u8], fits: impl Fn(&GroupEntry) -> bool) -> Option<Gro
     text.split(|byte| *byte == b'\n').filter_map(parse_group).find(fits)
 }
 
+/// The groups that name a user as a member, as initgroups(3) finds them; no more than `most`.
+pub fn groups_of(text: &[u8], user: &str, most: usize) -> Vec<u32> {
+    let is_member = |line: &&[u8]| {
+        let members = line.split(|byte| *byte == b':').nth(3).unwrap_or_default();
+        members.split(|byte| *byte == b',').any(|member| member == user.as_bytes())
+    };
+    let mut groups: Vec<u32> = text
+        .split(|byte| *byte == b'\n')
+        .filter(is_member)
+        .filter_map(|line| parse_group(line).map(|group| group.gid))
+        .collect();
+    groups.sort_unstable();
+    groups.dedup();
+    groups.truncate(most);
+    groups
+}
+
 fn parse_user(line: &[u8]) -> Option<PasswdEntry> {
     let mut fields = line.split(|byte| *byte == b':');
     let name = name(fields.next()?)?;

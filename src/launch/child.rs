@@ -2,24 +2,26 @@
 //! program, and stays as the box's PID 1 (`init`). Every step uses calls that a later one takes
 //! away; the order is that of `sandbox::steps`.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use nix::fcntl::{OFlag, openat};
+use nix::fcntl::{AtFlags, OFlag, openat};
 use nix::sys::stat::{Mode, umask};
+use nix::unistd::fchownat;
 
 use super::handover::Inherited;
 use super::maker::{Maker, attach_clone, out_of_order, tmpfs};
 use super::message::{Channel, Message};
 use super::place::{self, Last};
-use super::{devices, init, network, payload, proc, root, verify};
+use super::{devices, init, network, overlay, payload, proc, ranged, root, verify};
 use crate::confine::capabilities;
 use crate::error::{During, Error, Result};
 use crate::host::Source;
+use crate::identity::{IdMap, Identity};
 use crate::sandbox::steps::{Step, steps};
 use crate::sandbox::{Mount, Root, Sandbox, What};
 use crate::sys::fs::{self, Resolve};
 use crate::sys::mount::{self, Attributes};
-use crate::sys::{clone, process, tty};
+use crate::sys::{clone, namespace, process, tty};
 
 /// Runs as the box's first process. Never returns.
 pub(super) fn run(sandbox: &Sandbox, inherited: Inherited) -> ! {
@@ -38,16 +40,32 @@ fn set_up(sandbox: &Sandbox, inherited: &Inherited) -> Result<Option<OwnedFd>> {
     for step in steps(sandbox) {
         maker.perform(sandbox, step)?;
     }
+    payload::make_likelier_oom_victim()?;
+    let id = &sandbox.identity;
+    if let IdMap::Many { groups, .. } = &id.ids {
+        // Before the terminal, whose owner is whoever opens it.
+        become_id(id.uid, id.gid, groups).during("become", &id.name)?;
+    }
     let terminal = if sandbox.program.has_terminal() {
         Some(open_terminal(&inherited.channel)?)
     } else {
         None
     };
     umask(mask);
-    payload::make_likelier_oom_victim()?;
     // Last of all, so that every step before had what it needs.
-    capabilities::reduce_to(&sandbox.capabilities)?;
+    if id.is_root() {
+        capabilities::reduce_root_to(&sandbox.capabilities)?;
+    } else {
+        capabilities::reduce_to(&sandbox.capabilities)?;
+    }
     Ok(terminal)
+}
+
+/// Another id of the box's. The kernel forgets with the old one what was to happen at the
+/// supervisor's end (prctl(2)).
+fn become_id(uid: u32, gid: u32, groups: &[u32]) -> std::io::Result<()> {
+    namespace::become_id(uid, gid, groups)?;
+    process::set_parent_death_signal(libc::SIGKILL)
 }
 
 /// A supervisor that is killed takes the box along: PID 1 gets SIGKILL, and the kernel ends all
@@ -65,7 +83,17 @@ fn die_with_the_supervisor(channel: &Channel) -> Result<()> {
 impl<'a> Maker<'a> {
     fn perform(&mut self, sandbox: &'a Sandbox, step: Step<'_>) -> Result<()> {
         match step {
-            Step::IdMaps => write_id_maps(sandbox),
+            Step::IdMaps => match self.mapped {
+                Some(mapped) => ranged::wait(mapped),
+                None => write_id_maps(&sandbox.identity.uid_map(), &sandbox.identity.gid_map()),
+            },
+            Step::BecomeRoot => {
+                // With the user's own rights, which are gone after this.
+                if sandbox.root.overlay().is_some() {
+                    self.device = Some(overlay::open_device()?);
+                }
+                become_id(0, 0, &[]).during("become", "root of the box's ids")
+            }
             Step::Keyring => {
                 process::join_session_keyring(None).during("join", "a new session keyring")
             }
@@ -84,7 +112,7 @@ impl<'a> Maker<'a> {
                 self.root = Some(root::make(sandbox, self)?);
                 Ok(())
             }
-            Step::Mount(mount) => self.make(mount),
+            Step::Mount(mount) => self.make(mount, &sandbox.identity),
             Step::LockNamespaces => proc::lock_user_namespaces(self.root()?),
             Step::CloseSettings => proc::close_settings(self.root()?),
             Step::SealRoot => mount::set_attributes(self.root()?, Attributes::RDONLY, false, false)
@@ -120,8 +148,19 @@ impl<'a> Maker<'a> {
         Ok(())
     }
 
-    fn make(&mut self, planned: &Mount) -> Result<()> {
+    fn make(&mut self, planned: &Mount, identity: &Identity) -> Result<()> {
         let target = &planned.target;
+        // Made by the box's root; the home is the program's.
+        let is_programs = *target == identity.home || matches!(planned.what, What::Tmpfs { .. });
+        let owner = (identity.has_many() && is_programs)
+            .then_some((identity.uid.into(), identity.gid.into()));
+        let give = |fd: BorrowedFd<'_>| match owner {
+            Some((uid, gid)) => {
+                let flags = AtFlags::AT_EMPTY_PATH;
+                fchownat(fd, "", Some(uid), Some(gid), flags).at("change the owner of", target)
+            }
+            None => Ok(()),
+        };
         match &planned.what {
             What::Bind { source, write, exec } => {
                 let found = self.sources.pop().ok_or_else(|| out_of_order("a source"))?;
@@ -140,15 +179,18 @@ impl<'a> Maker<'a> {
                 let attributes = Attributes::SAFE.and_if(!exec, Attributes::NOEXEC);
                 let place = place::directory(self.root()?, target, 0o755, Last::Refuse)?;
                 let made = tmpfs(&size, *mode, attributes)?;
+                give(made.as_fd())?;
                 mount::attach(made, place).at("mount tmpfs at", target)
             }
             What::Private { mode } => {
                 let directory = self.new_directory(*mode)?;
+                give(directory.fd.as_fd())?;
                 let place = place::directory(self.root()?, target, 0o755, Last::Refuse)?;
                 attach_clone(directory.fd.as_fd(), place.as_fd(), Attributes::SAFE, target)
             }
             What::Directory { mode } => {
-                place::directory(self.root()?, target, *mode, Last::Follow).map(drop)
+                let made = place::directory(self.root()?, target, *mode, Last::Follow)?;
+                give(made.as_fd())
             }
             What::Link { to } => place::link(self.root()?, target, to),
             What::File { .. } if self.early.contains(&target.as_path()) => Ok(()),
@@ -184,7 +226,8 @@ fn find_again(source: &Source) -> Result<OwnedFd> {
 
 /// One id each, written by this process itself: the kernel allows an unprivileged process exactly
 /// that, once setgroups is given up (user_namespaces(7)).
-fn write_id_maps(sandbox: &Sandbox) -> Result<()> {
+/// Writes this process's id maps, of one id each.
+pub(super) fn write_id_maps(uids: &str, gids: &str) -> Result<()> {
     let write = |path: &str, content: &str| {
         let fd = openat(fs::cwd(), path, OFlag::O_WRONLY | OFlag::O_CLOEXEC, Mode::empty())
             .at("open", path)?;
@@ -194,8 +237,8 @@ fn write_id_maps(sandbox: &Sandbox) -> Result<()> {
         error.hint("the system restricts user namespaces; `casemate doctor` names what to change")
     };
     write("/proc/self/setgroups", "deny").map_err(hint)?;
-    write("/proc/self/uid_map", &sandbox.identity.uid_map()).map_err(hint)?;
-    write("/proc/self/gid_map", &sandbox.identity.gid_map()).map_err(hint)
+    write("/proc/self/uid_map", uids).map_err(hint)?;
+    write("/proc/self/gid_map", gids).map_err(hint)
 }
 
 /// A pseudo-terminal of the box's own devpts: this process leads its session, the supervisor gets

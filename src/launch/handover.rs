@@ -15,8 +15,18 @@ pub(super) struct Inherited {
     pub(super) channel: Channel,
     /// Where the network namespace comes from, unless the box has the host's.
     pub(super) network: Option<Channel>,
-    /// Where the device of an overlay goes that has a server.
-    pub(super) overlay: Option<Channel>,
+    /// Where the word comes from that the ids are mapped, where the box has many.
+    pub(super) mapped: Option<Channel>,
+    /// The way to the overlay's server, where there is one.
+    pub(super) overlay: Option<Way>,
     /// The writable layer on disk, where the plan has one: its `upper` and `work`.
     pub(super) scratch: Option<PathBuf>,
+}
+
+/// A way to the root's server.
+pub(super) enum Way {
+    /// To the box's own, which needs the device of the mount that is made here.
+    Own(Channel),
+    /// To the one of all boxes over the same layers, which gives a mount.
+    Shared(Channel),
 }

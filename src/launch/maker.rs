@@ -5,7 +5,7 @@ use std::path::Path;
 
 use nix::sys::stat::{Mode, mkdirat};
 
-use super::handover::Inherited;
+use super::handover::{Inherited, Way};
 use super::message::Channel;
 use crate::error::{During, Error, Result};
 use crate::sys::fs::{self, Resolve};
@@ -40,8 +40,14 @@ pub(super) struct Maker<'a> {
     pub(super) scratch: Option<&'a Path>,
     /// Where the network namespace comes from.
     pub(super) network: Option<&'a Channel>,
-    /// Where the device of an overlay goes.
-    pub(super) overlay: Option<&'a Channel>,
+    /// Where the word comes from that many ids are mapped.
+    pub(super) mapped: Option<&'a Channel>,
+    /// The device of an overlay, where it had to be opened before.
+    pub(super) device: Option<OwnedFd>,
+    /// The way to the overlay's server.
+    pub(super) overlay: Option<&'a Way>,
+    /// The way to the supervisor.
+    pub(super) supervisor: Option<&'a Channel>,
 }
 
 impl<'a> Maker<'a> {
@@ -59,6 +65,9 @@ impl<'a> Maker<'a> {
             scratch: inherited.and_then(|inherited| inherited.scratch.as_deref()),
             network: inherited.and_then(|inherited| inherited.network.as_ref()),
             overlay: inherited.and_then(|inherited| inherited.overlay.as_ref()),
+            mapped: inherited.and_then(|inherited| inherited.mapped.as_ref()),
+            device: None,
+            supervisor: inherited.map(|inherited| &inherited.channel),
         }
     }
 
@@ -76,14 +85,7 @@ impl<'a> Maker<'a> {
         // namespace. Where does not matter: all that is needed of the host is open by now, save
         // what is in /dev and /proc. Not on /, or the old root would take two umounts to leave,
         // each of which waits for an RCU grace period.
-        let place = ["/tmp", "/var", "/usr"].iter().find_map(|path| {
-            let flags = libc::O_PATH | libc::O_DIRECTORY;
-            fs::openat2(fs::cwd(), path, flags, 0, Resolve::Ordinary).ok()
-        });
-        let place = place.ok_or_else(|| {
-            Error::new("attach the box's memory: this system has neither /tmp nor /var nor /usr")
-        })?;
-        mount::attach(&memory, &place).at("attach the box's memory on", "/tmp")?;
+        mount::attach(&memory, any_directory()?).at("attach the box's memory on", "/tmp")?;
         self.memory = Some(memory);
         Ok(())
     }
@@ -108,6 +110,16 @@ impl<'a> Maker<'a> {
         fs::openat2(self.memory()?, name, flags, 0, Resolve::BeneathNoSymlinks)
             .during("open a directory in", "the box's memory")
     }
+}
+
+/// A directory that something can be attached to, in a mount namespace of one's own.
+pub(super) fn any_directory() -> Result<OwnedFd> {
+    let place = ["/tmp", "/var", "/usr"].iter().find_map(|path| {
+        let flags = libc::O_PATH | libc::O_DIRECTORY;
+        fs::openat2(fs::cwd(), path, flags, 0, Resolve::Ordinary).ok()
+    });
+    place
+        .ok_or_else(|| Error::new("attach a mount: this system has neither /tmp nor /var nor /usr"))
 }
 
 pub(super) fn out_of_order(what: &str) -> Error {

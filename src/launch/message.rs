@@ -11,6 +11,15 @@ use crate::sys::channel;
 /// A message from the box.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Message {
+    /// The box's first process exists, in the namespace of a range; its pidfd comes along.
+    Born {
+        /// Its number.
+        pid: i32,
+    },
+    /// The box's user namespace, whose ids are mapped; it comes along.
+    Identity,
+    /// The ids are mapped: go on.
+    Mapped,
     /// The box's own pseudo-terminal; its master side comes along.
     Terminal,
     /// The box's network namespace; it comes along.
@@ -20,6 +29,14 @@ pub(super) enum Message {
     Upper,
     /// The device of the overlay that was mounted in the box; it comes along.
     Device,
+    /// A server is ready for the device.
+    Ready,
+    /// A clone of the mount of a shared server; it comes along.
+    Merged,
+    /// What hangs up when a shared server ends; it comes along.
+    Life,
+    /// The process of a shared server; its pidfd comes along.
+    Server,
     /// The program's process exists; its pidfd comes along.
     Started,
     /// Something failed; nothing has run.
@@ -88,6 +105,16 @@ impl Channel {
     pub(super) fn pair() -> Result<(Channel, Channel)> {
         let (ours, theirs) = channel::Channel::pair().during("make", "a socket pair")?;
         Ok((Channel(ours), Channel(theirs)))
+    }
+
+    /// The end at somebody whom others find by a name.
+    pub(super) fn of(channel: channel::Channel) -> Channel {
+        Channel(channel)
+    }
+
+    /// The same end again.
+    pub(super) fn try_clone(&self) -> Result<Channel> {
+        self.0.try_clone().map(Channel).during("duplicate", "a socket")
     }
 
     /// The descriptor, to poll.

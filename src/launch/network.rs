@@ -2,7 +2,7 @@
 //! all mounts of a box together, so a process of its own does it while the box's first process
 //! mounts, and hands it over.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use nix::sched::{CloneFlags, setns, unshare};
 
@@ -11,13 +11,14 @@ use crate::error::{During, Error, Result};
 use crate::sys::clone::{self, Child, Forked};
 use crate::sys::process;
 
-/// Forks the process that makes the namespace for the box whose first process is `init`; the
-/// namespace arrives at the other end of `channel`. The caller waits for the process in the end.
-pub(super) fn make_beside(init: &Child, channel: Channel) -> Result<Child> {
+/// Forks the process that makes the namespace for a box, which is given by its user namespace or by a
+/// pidfd of its first process; the namespace arrives at the other end of `channel`. The caller waits
+/// for the process in the end.
+pub(super) fn make_beside(of: BorrowedFd<'_>, channel: Channel) -> Result<Child> {
     match clone::clone3(0).during("start", "the network's process")? {
         Forked::Parent(child) => Ok(child),
         Forked::Child => {
-            let sent = match make(init) {
+            let sent = match make(of) {
                 Ok(network) => channel.send(&Message::Network, Some(network.as_fd())),
                 Err(error) => channel.send(&Message::failed(&error), None),
             };
@@ -26,11 +27,11 @@ pub(super) fn make_beside(init: &Child, channel: Channel) -> Result<Child> {
     }
 }
 
-fn make(init: &Child) -> Result<OwnedFd> {
+fn make(of: BorrowedFd<'_>) -> Result<OwnedFd> {
     process::set_parent_death_signal(libc::SIGKILL).during("set", "the parent death signal")?;
     // The box's user namespace shall own the network: only then are its capabilities, and the lack
     // of them, the box's.
-    setns(&init.pidfd, CloneFlags::CLONE_NEWUSER).during("join", "the box's user namespace")?;
+    setns(of, CloneFlags::CLONE_NEWUSER).during("join", "the box's user namespace")?;
     unshare(CloneFlags::CLONE_NEWNET).during("make", "a network namespace").map_err(|error| {
         error.hint("see /proc/sys/user/max_net_namespaces; `casemate doctor` tries each step")
     })?;

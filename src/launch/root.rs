@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use nix::sys::stat::{Mode, fstat, mkdirat};
 
+use super::handover::Way;
 use super::maker::{Maker, attach_clone, out_of_order};
 use super::message::Message;
 use super::overlay;
@@ -35,7 +36,11 @@ pub(super) fn make<'a>(sandbox: &'a Sandbox, maker: &mut Maker<'a>) -> Result<Ow
                     // behind with the old root, and the overlay has a clone that has no place.
                     let below = maker.new_directory(0o755)?;
                     mount::attach(&served, &below.fd).during("attach", "the merged layers")?;
-                    let lowers = open_layers(&store.path, layers, maker)?;
+                    // With many ids this process is none that may look into the store.
+                    let lowers = match sandbox.identity.has_many() {
+                        true => Vec::new(),
+                        false => open_layers(&store.path, layers, maker)?,
+                    };
                     let upper = upper(&lowers, &sandbox.mounts, maker)?;
                     overlayfs(&[served], &upper, maker)?
                 }
@@ -58,13 +63,21 @@ pub(super) fn serve<'a>(
     overlay: Overlay,
     maker: &mut Maker<'a>,
 ) -> Result<OwnedFd> {
-    let to = maker.overlay.ok_or_else(|| out_of_order("the overlay's server"))?;
-    if let (Overlay::Fuse, Root::Image { store, layers, .. }) = (overlay, &sandbox.root) {
+    let to = match (maker.overlay, maker.supervisor) {
+        (Some(Way::Own(to)), _) => to,
+        (Some(Way::Shared(server)), Some(supervisor)) => {
+            return overlay::mount_shared(server, supervisor);
+        }
+        _ => return Err(out_of_order("the overlay's server")),
+    };
+    if let (Overlay::Fuse, Root::Image { store, layers, .. }) = (overlay, &sandbox.root)
+        && !sandbox.identity.has_many()
+    {
         let lowers = open_layers(&store.path, layers, maker)?;
         let upper = upper(&lowers, &sandbox.mounts, maker)?;
         to.send(&Message::Upper, Some(upper.both.as_fd()))?;
     }
-    overlay::mount(sandbox, overlay, to)
+    overlay::mount(sandbox, overlay, maker.device.take(), to)
 }
 
 /// The layers' trees, the topmost first, as overlayfs takes them.

@@ -3,38 +3,43 @@
 //! the parent death signal follows the thread that cloned (prctl(2)).
 
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::signal::{SigEvent, SigSet, SigevNotify, Signal, raise};
-use nix::sys::signalfd::{SfdFlags, SignalFd};
-use nix::sys::time::TimeSpec;
-use nix::sys::timer::{Expiration, Timer, TimerSetTimeFlags};
-use nix::time::ClockId;
+use nix::sys::signal::{Signal, raise};
+use nix::sys::signalfd::SignalFd;
 
 use super::child;
-use super::handover::Inherited;
+use super::handover::{Inherited, Way};
 use super::message::{Channel, Message};
 use super::network;
 use super::overlay::{self, Layers, Server};
+use super::ranged::{self, Made};
+use super::shared::{Sharing, Start};
+use super::signals;
 use super::tty::Relay;
 use crate::cgroup::{Cgroup, OutOfMemory};
 use crate::confine::seccomp;
 use crate::error::{During, Error, Exit, Result};
 use crate::profile::NetworkMode;
+use crate::rootfs::Overlay;
 use crate::running::Entry;
 use crate::sandbox::{Keyring, Sandbox};
 use crate::sys::clone::{self, Change, Child, Forked};
 use crate::sys::process;
 
 /// What a launch needs beside the plan.
-pub struct Options {
+pub struct Options<'a> {
     /// The writable layer on disk, where the plan has one.
     pub scratch: Option<PathBuf>,
-    /// The layers, where the plan has a server for them.
-    pub layers: Option<Layers>,
+    /// Opens the layers, where the plan has a server for them: in the server's process.
+    pub layers: Option<Box<dyn FnOnce() -> Result<Layers> + 'a>>,
+    /// Where boxes over the same layers meet, if they are to have one server.
+    pub sharing: Option<Sharing>,
+    /// The namespace that the plan's range of ids is in, unless it is casemate's own.
+    pub namespace: Option<OwnedFd>,
     /// The box's own cgroup, where the plan has one.
     pub cgroup: Option<Cgroup>,
     /// The box among those that run, where these are kept.
@@ -43,7 +48,7 @@ pub struct Options {
 
 /// Runs the plan to its end and returns the exit code: the program's, or 128 plus the signal that
 /// ended it, or 124 when its time was over.
-pub fn launch(sandbox: &Sandbox, options: Options) -> Result<i32> {
+pub fn launch(sandbox: &Sandbox, options: Options<'_>) -> Result<i32> {
     let filter = sandbox.seccomp.as_ref().map(seccomp::Filter::program).transpose()?;
     let init_filter = seccomp::init_program(seccomp::Architecture::native())?;
     process::default_child_signal();
@@ -51,7 +56,7 @@ pub fn launch(sandbox: &Sandbox, options: Options) -> Result<i32> {
         process::join_session_keyring(Some(c"casemate"))
             .during("join", "the session keyring of boxes")?;
     }
-    let signals = block_signals()?;
+    let signals = signals::block()?;
     let (channel, theirs) = Channel::pair()?;
     if clone::thread_count().during("count", "threads")? != 1 {
         return Err(Error::new("start the box: casemate is not single-threaded here"));
@@ -63,44 +68,69 @@ pub fn launch(sandbox: &Sandbox, options: Options) -> Result<i32> {
         }
         NetworkMode::Host => (None, None),
     };
-    let (overlay_to, overlay_from) = match sandbox.root.overlay() {
-        Some(overlay) if overlay.has_server() => {
+    let (overlay_to, serving) = match (sandbox.root.overlay(), options.sharing) {
+        (Some(Overlay::Hybrid), Some(sharing)) => {
+            let (connection, start) = sharing.join()?;
+            let theirs = connection.try_clone()?;
+            (Some(Way::Shared(theirs)), Some(Serving::Shared { connection, start }))
+        }
+        (Some(overlay), _) if overlay.has_server() => {
             let (to, from) = Channel::pair()?;
-            (Some(to), Some(from))
+            (Some(Way::Own(to)), Some(Serving::Own { overlay, from }))
         }
         _ => (None, None),
     };
     let layers = options.layers;
+    let (mapped_to, mapped) = match sandbox.identity.has_many() {
+        true => {
+            let (to, from) = Channel::pair()?;
+            (Some(to), Some(from))
+        }
+        false => (None, None),
+    };
+    // With many ids the server has the layer on disk, and nobody else.
+    let (box_scratch, server_scratch) = match sandbox.identity.has_many() {
+        true => (None, options.scratch),
+        false => (options.scratch, None),
+    };
     let inherited = Inherited {
         filter,
         init_filter,
         channel: theirs,
         network: network_from,
         overlay: overlay_to,
-        scratch: options.scratch,
+        mapped,
+        scratch: box_scratch,
     };
     let born_in = options.cgroup.as_ref().map(Cgroup::payload);
-    let child = match clone::clone3_into(NAMESPACES, born_in) {
-        Ok(Forked::Child) => {
-            // The far ends: were they open here too, a death at the other side would go unseen.
-            drop((channel, network_to, overlay_from, layers));
-            child::run(sandbox, inherited)
-        }
-        Ok(Forked::Parent(child)) => child,
-        Err(error) => {
-            options.cgroup.as_ref().map_or(Ok(()), Cgroup::end)?;
-            return Err(no_namespaces(&error));
-        }
+    let made = match mapped_to {
+        Some(mapped_to) => ranged::make(sandbox, options.namespace.as_ref(), born_in, mapped_to),
+        None => match clone::clone3_into(NAMESPACES, born_in) {
+            Ok(Forked::Child) => Ok(Made::Box),
+            Ok(Forked::Parent(child)) => Ok(Made::Supervisor { child, identity: None }),
+            Err(error) => Err(no_namespaces(&error)),
+        },
     };
+    let made = match (made, &options.cgroup) {
+        (Err(error), Some(cgroup)) => {
+            cgroup.end()?;
+            return Err(error);
+        }
+        (made, _) => made?,
+    };
+    let Made::Supervisor { child, identity } = made else {
+        // The far ends: were they open here too, a death at the other side would go unseen.
+        drop((channel, network_to, serving, layers, options.namespace));
+        child::run(sandbox, inherited)
+    };
+    drop(options.namespace);
     // First: the box waits for it in the middle, and for the network at its end.
-    let server = match (sandbox.root.overlay(), overlay_from, layers) {
-        (Some(overlay), Some(from), Some(layers)) => {
-            overlay::serve_beside(layers, sandbox, overlay, from).map(Some)
-        }
-        (_, Some(_), None) => Err(Error::new("start the overlay's server: it has no layers")),
-        _ => Ok(None),
-    };
-    let network = network_to.map(|to| network::make_beside(&child, to)).transpose();
+    let server = serving
+        .map(|serving| serving.begin(layers, sandbox, server_scratch.as_deref()))
+        .transpose();
+    let of = identity.as_ref().unwrap_or(&child.pidfd).as_fd();
+    let network = network_to.map(|to| network::make_beside(of, to)).transpose();
+    drop(identity);
     // The child had to be dumpable when it was made, to write its own id maps.
     process::set_undumpable().during("make undumpable", "the supervisor")?;
     // The box's end must be the box's alone, or its end would never be seen.
@@ -140,9 +170,41 @@ pub fn launch(sandbox: &Sandbox, options: Options) -> Result<i32> {
     outcome
 }
 
+/// A server that the box is going to need.
+enum Serving {
+    Own { overlay: Overlay, from: Channel },
+    Shared { connection: Channel, start: Option<Start> },
+}
+
+impl Serving {
+    /// Starts it, where it is not there.
+    fn begin(
+        self,
+        layers: Option<impl FnOnce() -> Result<Layers>>,
+        sandbox: &Sandbox,
+        scratch: Option<&Path>,
+    ) -> Result<Server> {
+        let layers = || match layers {
+            Some(open) => open(),
+            None => Err(Error::new("start the overlay's server: it has no layers")),
+        };
+        match self {
+            Serving::Own { overlay, from } => {
+                overlay::serve_beside(layers, sandbox, overlay, from, scratch)
+            }
+            Serving::Shared { connection, start } => {
+                if let Some(start) = start {
+                    start.start(layers, sandbox)?;
+                }
+                Ok(Server::shared(connection))
+            }
+        }
+    }
+}
+
 /// All but the network's, which is made beside. The kernel makes the user namespace first, so that
 /// it owns the others (clone(2)).
-const NAMESPACES: u64 = (libc::CLONE_NEWUSER
+pub(super) const NAMESPACES: u64 = (libc::CLONE_NEWUSER
     | libc::CLONE_NEWNS
     | libc::CLONE_NEWPID
     | libc::CLONE_NEWIPC
@@ -150,7 +212,7 @@ const NAMESPACES: u64 = (libc::CLONE_NEWUSER
     | libc::CLONE_NEWCGROUP)
     .cast_unsigned() as u64;
 
-fn no_namespaces(error: &std::io::Error) -> Error {
+pub(super) fn no_namespaces(error: &std::io::Error) -> Error {
     let failed = Error::os("make", "the box's namespaces", error);
     let cause = match error.raw_os_error() {
         // strerror's "No space left on device" would send people to their disks.
@@ -162,43 +224,6 @@ fn no_namespaces(error: &std::io::Error) -> Error {
         _ => return failed,
     };
     failed.hint(cause).hint("`casemate doctor` tries each step and names what to change")
-}
-
-/// Signals that are passed on to the program. SIGTTIN and SIGTTOU keep their meaning for casemate
-/// itself, in the background of a shell; SIGPIPE and faults are its own.
-const FORWARDED: [Signal; 10] = [
-    Signal::SIGHUP,
-    Signal::SIGINT,
-    Signal::SIGQUIT,
-    Signal::SIGTERM,
-    Signal::SIGUSR1,
-    Signal::SIGUSR2,
-    Signal::SIGALRM,
-    Signal::SIGTSTP,
-    Signal::SIGCONT,
-    Signal::SIGWINCH,
-];
-
-fn block_signals() -> Result<SignalFd> {
-    let mut set = SigSet::empty();
-    for signal in FORWARDED {
-        set.add(signal);
-    }
-    set.thread_block().during("block", "signals")?;
-    SignalFd::with_flags(&set, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)
-        .during("make", "a signal descriptor")
-}
-
-/// A timer that continues this process at a time; gone when dropped.
-fn wake_at(deadline: Instant) -> Result<Timer> {
-    let event = SigevNotify::SigevSignal { signal: Signal::SIGCONT, si_value: 0 };
-    let mut timer =
-        Timer::new(ClockId::CLOCK_MONOTONIC, SigEvent::new(event)).during("make", "a timer")?;
-    let left = deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
-    timer
-        .set(Expiration::OneShot(TimeSpec::from_duration(left)), TimerSetTimeFlags::empty())
-        .during("set", "a timer")?;
-    Ok(timer)
 }
 
 /// The exit code of a program that the kernel killed.
@@ -293,9 +318,9 @@ impl Supervisor {
             fds.push(PollFd::new(process.pidfd.as_fd(), PollFlags::POLLIN));
         }
         let server = fds.len();
-        let serving = self.server.as_ref().filter(|server| !server.has_ended());
-        if let Some(process) = serving {
-            fds.push(PollFd::new(process.fd(), PollFlags::POLLIN));
+        let serving = self.server.as_ref().and_then(Server::fd);
+        if let Some(end) = serving {
+            fds.push(PollFd::new(end, PollFlags::POLLIN));
         }
         let first = fds.len();
         if let Some(relay) = &self.relay {
@@ -360,6 +385,16 @@ impl Supervisor {
         let Some(channel) = &self.channel else { return Ok(()) };
         match channel.receive()? {
             None => self.channel = None,
+            Some((Message::Life, Some(life))) => {
+                if let Some(server) = &mut self.server {
+                    server.watch(life);
+                }
+            }
+            Some((Message::Server, Some(process))) => {
+                if let Some(server) = &mut self.server {
+                    server.know(process);
+                }
+            }
             Some((Message::Terminal, Some(master))) => self.relay = Some(Relay::start(master)?),
             Some((Message::Started, Some(program))) => {
                 if let Some(entry) = &self.entry {
@@ -408,7 +443,7 @@ impl Supervisor {
         }
         // Whoever stops does not see the time go by: the kernel wakes us when it is over.
         let alarm = match self.deadline {
-            Some(deadline) => Some(wake_at(deadline)?),
+            Some(deadline) => Some(signals::wake_at(deadline)?),
             None => None,
         };
         raise(Signal::SIGSTOP).during("stop", "casemate")?;
@@ -458,6 +493,13 @@ impl Supervisor {
         }
         // ESRCH says that it has ended by itself.
         let _ended_already = clone::send_signal(&self.child.pidfd, libc::SIGKILL);
+        if let Some(server) = self.server.as_ref().filter(|server| server.is_shared()) {
+            let mut fds = [PollFd::new(self.child.pidfd.as_fd(), PollFlags::POLLIN)];
+            let timeout = PollTimeout::try_from(GRACE).unwrap_or(PollTimeout::MAX);
+            if poll(&mut fds, timeout).is_ok_and(|count| count == 0) {
+                server.kill_hung();
+            }
+        }
     }
 
     fn finish(&mut self) -> Result<Result<i32>> {

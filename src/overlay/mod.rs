@@ -12,6 +12,7 @@ mod mount;
 mod owners;
 mod readonly;
 mod server;
+mod turns;
 pub mod wire;
 mod writable;
 
@@ -19,5 +20,6 @@ pub use lowers::{Id, Listed, Lowers};
 pub use mount::{Mounting, mount};
 pub use owners::Owners;
 pub use readonly::ReadOnly;
+pub(crate) use server::give_up;
 pub use server::{FileSystem, serve};
 pub use writable::{Upper, Writable};

@@ -180,17 +180,18 @@ impl FileSystem for ReadOnly {
             | Operation::Destroy
             | Operation::Forget { .. }
             | Operation::BatchForget(_)
-            | Operation::Flush { .. }
             | Operation::Release { .. }
             | Operation::ReleaseDirectory { .. }
             | Operation::Sync { .. }
             | Operation::SyncDirectory { .. }
             | Operation::SyncFileSystem => Ok(()),
-            // Opening is nobody's business here; images tell no birth times, which is all that
-            // `StatX` is asked for; and no request takes so long that it needs interrupting.
+            // Opening and closing is nobody's business here, and told so the kernel stops asking;
+            // images tell no birth times, which is all that `StatX` is asked for; and no request
+            // takes so long that it needs interrupting.
             Operation::Init(_)
             | Operation::Open(_)
             | Operation::OpenDirectory(_)
+            | Operation::Flush { .. }
             | Operation::StatX { .. }
             | Operation::Interrupt { .. }
             | Operation::Other(_) => Err(Errno::ENOSYS),

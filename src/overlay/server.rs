@@ -2,11 +2,15 @@
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::unistd::{Pid, read, write};
 
+use super::turns::{Turn, Turns};
 use super::wire::{Answer, Features, Limits, MIN_REQUEST, Operation, REQUEST_HEADER, Request};
 use crate::confine::landlock::{self, Access};
 use crate::confine::seccomp::{Architecture, Policy};
@@ -18,6 +22,9 @@ const MOST_THREADS: usize = 4;
 
 /// The longest answer: what a read of [`Limits::pages`] gives.
 const LONGEST_ANSWER: usize = 1 << 20;
+
+/// How long a thread looks for the next request before it sleeps.
+const LOOK: Duration = Duration::from_micros(50);
 
 /// A thread's stack in bytes. Nothing here goes deep.
 const STACK: usize = 256 << 10;
@@ -43,19 +50,22 @@ pub trait FileSystem: Sync {
 
 /// Serves a file system until it is unmounted. For a process of its own that was forked for this,
 /// has one thread, lives in the host's namespaces, and ends when this returns: what it held before
-/// is closed, save `kept`.
+/// is closed, save `kept`. `life` is given the lowest number: it hangs up before anybody can find the
+/// file system gone, where this process ends.
 ///
 /// Everything that takes time is done before `device` is called, which waits for the device of a
 /// mount that exists (see [`mount`](super::mount)). The process is confined before it answers
-/// anything, and ends with the one that forked it.
+/// anything.
 pub fn serve(
     file_system: &impl FileSystem,
     kept: &[BorrowedFd<'_>],
+    life: Option<OwnedFd>,
     device: impl FnOnce() -> Result<OwnedFd>,
 ) -> Result<()> {
     let processors = processors().during("get", "the processors that may be used")?;
     let directories = file_system.directories();
-    give_up(kept.iter().copied().chain(directories.iter().map(|(directory, _)| *directory)))?;
+    let open = directories.iter().map(|(directory, _)| *directory);
+    give_up(kept.iter().copied().chain(open), life)?;
     // Each thread has a device of its own; they are bound to the mount when it is there.
     let others: Vec<OwnedFd> = (1..processors.len())
         .map(|_| fuse::open_device().at("open", "/dev/fuse"))
@@ -64,10 +74,10 @@ pub fn serve(
         error.hint("the server of a FUSE overlay needs Landlock; `--overlay kernel` does without")
     })?;
     let filter = file_system.calls(Architecture::native()).compile()?;
+    let turns = Turns::new();
     let mut workers = Vec::new();
-    for processor in processors.iter().copied() {
-        let limits = file_system.limits();
-        workers.push(Worker::new(file_system, processor, &filter, limits));
+    for (rank, processor) in (0..).zip(processors.iter().copied()) {
+        workers.push(Worker::new(file_system, rank, processor, &filter, &turns));
     }
     let device = device()?;
     let mut workers = workers.into_iter();
@@ -85,7 +95,9 @@ pub fn serve(
                 .spawn_scoped(scope, move || worker.run(&own))
                 .during("start", "a thread of the overlay's server")?;
         }
-        first.run(&device)
+        let served = first.run(&device);
+        turns.end();
+        served
     })
 }
 
@@ -96,17 +108,22 @@ fn processors() -> Result<Vec<usize>, Errno> {
     Ok((0..CpuSet::count()).filter(is_allowed).take(MOST_THREADS).collect())
 }
 
-/// Gives up what a server does not need.
-fn give_up<'a>(kept: impl Iterator<Item = BorrowedFd<'a>>) -> Result<()> {
-    process::set_parent_death_signal(libc::SIGKILL).during("set", "the parent death signal")?;
-    // A caller's limit on the size of files is to stop the copy that meets it, not the server.
-    process::ignore_file_size_signal();
+/// Gives up what a server does not need. A process that ends closes its files in the order of their
+/// numbers, and `first` gets the lowest.
+pub(crate) fn give_up<'a>(
+    kept: impl Iterator<Item = BorrowedFd<'a>>,
+    first: Option<OwnedFd>,
+) -> Result<()> {
+    // A caller's limit on the size of files is to stop the copy that meets it, not the server, and
+    // one on processor time is the caller's own.
+    process::ignore_limit_signals();
     let null = fs::openat2(fs::cwd(), "/dev/null", libc::O_RDWR, 0, fs::Resolve::NoSymlinks)
         .at("open", "/dev/null")?;
     for number in 0..3 {
-        clone::place_at(null.as_fd(), number).during("leave", "the standard streams")?;
+        let instead = first.as_ref().filter(|_| number == 0).unwrap_or(&null);
+        clone::place_at(instead.as_fd(), number).during("leave", "the standard streams")?;
     }
-    drop(null);
+    drop((null, first));
     let mut numbers: Vec<i32> = kept.map(|fd| fd.as_raw_fd()).collect();
     numbers.sort_unstable();
     clone::close_all_but(&numbers).during("close", "descriptors")?;
@@ -117,8 +134,11 @@ fn give_up<'a>(kept: impl Iterator<Item = BorrowedFd<'a>>) -> Result<()> {
 /// One thread.
 struct Worker<'a, F> {
     file_system: &'a F,
+    /// 0 for the first.
+    rank: u32,
     processor: usize,
     filter: &'a [seccomp::Instruction],
+    turns: &'a Turns,
     request: Vec<u8>,
     answer: Answer,
 }
@@ -129,19 +149,32 @@ enum Next {
     End,
 }
 
+/// What reading gave.
+enum Found {
+    /// A request of so many bytes.
+    Request(usize),
+    Nothing,
+    /// It is unmounted.
+    End,
+}
+
 impl<'a, F: FileSystem> Worker<'a, F> {
     fn new(
         file_system: &'a F,
+        rank: u32,
         processor: usize,
         filter: &'a [seccomp::Instruction],
-        limits: Limits,
+        turns: &'a Turns,
     ) -> Self {
         // The kernel wants room for the longest write with its header (`struct fuse_write_in`).
-        let longest = usize::try_from(limits.max_write).unwrap_or(0) + REQUEST_HEADER + 40;
+        let max_write = file_system.limits().max_write;
+        let longest = usize::try_from(max_write).unwrap_or(0) + REQUEST_HEADER + 40;
         Worker {
             file_system,
+            rank,
             processor,
             filter,
+            turns,
             request: vec![0; longest.max(MIN_REQUEST)],
             answer: Answer::new(LONGEST_ANSWER),
         }
@@ -152,18 +185,80 @@ impl<'a, F: FileSystem> Worker<'a, F> {
         own.set(self.processor)
             .and_then(|()| sched_setaffinity(Pid::from_raw(0), &own))
             .during("keep a thread on", format_args!("processor {}", self.processor))?;
+        let flags = OFlag::O_RDWR | OFlag::O_NONBLOCK;
+        fcntl(device, FcntlArg::F_SETFL(flags)).at("set the flags of", "/dev/fuse")?;
         seccomp::load(self.filter).during("load", "the overlay's seccomp filter")?;
+        if self.rank == 0 { self.lead(device) } else { self.follow(device) }
+    }
+
+    /// What the first thread does: reads requests, and sleeps when there are none.
+    fn lead(&mut self, device: &OwnedFd) -> Result<()> {
+        self.turns.awake(true);
         loop {
-            let length = match read(device, &mut self.request) {
-                Ok(length) => length,
+            let mut at_once = 0;
+            loop {
+                let (length, waited) = match self.look(device, || false)? {
+                    (Found::Request(length), waited) => (length, waited),
+                    (Found::End, _) => return Ok(()),
+                    (Found::Nothing, _) => break,
+                };
+                at_once = if waited { 0 } else { at_once + 1 };
+                self.turns.begin(at_once);
+                let next = self.handle(device, length);
+                self.turns.done();
+                if let Next::End = next? {
+                    return Ok(());
+                }
+            }
+            self.turns.awake(false);
+            let mut fds = [PollFd::new(device.as_fd(), PollFlags::POLLIN)];
+            match poll(&mut fds, PollTimeout::NONE) {
+                Ok(_) | Err(Errno::EINTR) => {}
+                Err(errno) => return Err(Error::os("wait for", "/dev/fuse", errno)),
+            }
+            self.turns.awake(true);
+        }
+    }
+
+    /// What the others do: read requests as long as they find some, when they are wanted.
+    fn follow(&mut self, device: &OwnedFd) -> Result<()> {
+        while self.turns.wait(self.rank) == Turn::Read {
+            let turns = self.turns;
+            // As long as the first one is busy with one request, somebody has to look.
+            let is_needed = || turns.is_late(LOOK);
+            loop {
+                match self.look(device, is_needed)? {
+                    (Found::Request(length), _) => {
+                        if let Next::End = self.handle(device, length)? {
+                            return Ok(());
+                        }
+                    }
+                    (Found::Nothing, _) => break,
+                    (Found::End, _) => return Ok(()),
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Looks for a request, for [`LOOK`], or longer as long as `is_needed`. Also says whether it had
+    /// to wait. Whoever else wants the processor has it meanwhile: the program, above all.
+    fn look(&mut self, device: &OwnedFd, is_needed: impl Fn() -> bool) -> Result<(Found, bool)> {
+        let mut since = None;
+        loop {
+            match read(device, &mut self.request) {
+                Ok(length) => return Ok((Found::Request(length), since.is_some())),
+                Err(Errno::EAGAIN) => {
+                    let since = since.get_or_insert_with(Instant::now);
+                    if since.elapsed() >= LOOK && !is_needed() {
+                        return Ok((Found::Nothing, true));
+                    }
+                    std::thread::yield_now();
+                }
                 // The request was taken back before it was read.
-                Err(Errno::ENOENT | Errno::EINTR | Errno::EAGAIN) => continue,
-                // Unmounted.
-                Err(Errno::ENODEV) => return Ok(()),
+                Err(Errno::ENOENT | Errno::EINTR) => {}
+                Err(Errno::ENODEV) => return Ok((Found::End, false)),
                 Err(errno) => return Err(Error::os("read", "/dev/fuse", errno)),
-            };
-            if let Next::End = self.handle(device, length)? {
-                return Ok(());
             }
         }
     }

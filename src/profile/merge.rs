@@ -29,6 +29,9 @@ impl Profile {
             identity: Identity {
                 ids: over.identity.ids.or(self.identity.ids),
                 user: over.identity.user.or(self.identity.user),
+                fake_root: over.identity.fake_root.or(self.identity.fake_root),
+                uid_map: joined(self.identity.uid_map, over.identity.uid_map),
+                gid_map: joined(self.identity.gid_map, over.identity.gid_map),
                 hostname: over.identity.hostname.or(self.identity.hostname),
             },
             program: Program {

@@ -8,6 +8,7 @@
 
 mod amounts;
 mod grants;
+mod ids;
 mod merge;
 mod parse;
 mod shipped;
@@ -20,12 +21,12 @@ use serde::Deserialize;
 
 pub use amounts::{Amount, Count, CpuSet, Cpus, Weight};
 pub use grants::{Call, Grant, Origin, TmpfsGrant};
+pub use ids::{Ids, MapLine};
 pub use parse::parse;
 pub use shipped::{load, shipped};
 pub use values::{
-    Capability, Control, Duration, EnvName, EnvValue, Hostname, Id, Ids, NetworkMode, Overlay,
-    Pattern, Pull, Reserved, ResourceLimit, ResourceName, Scratch, SeccompBase, Size, Terminal,
-    UserSpec,
+    Capability, Control, Duration, EnvName, EnvValue, Hostname, Id, NetworkMode, Overlay, Pattern,
+    Pull, Reserved, ResourceLimit, ResourceName, Scratch, SeccompBase, Size, Terminal, UserSpec,
 };
 
 use crate::image::Reference;
@@ -97,6 +98,14 @@ pub struct Identity {
     pub ids: Option<Ids>,
     /// Who the program is in the box.
     pub user: Option<UserSpec>,
+    /// Whether changes of owner and id succeed without effect, where the box has one id.
+    pub fake_root: Option<bool>,
+    /// The map of user ids (`--uidmap`), instead of the one that `ids` means.
+    #[serde(skip)]
+    pub uid_map: Vec<MapLine>,
+    /// The map of group ids (`--gidmap`); that of the user ids where it is empty.
+    #[serde(skip)]
+    pub gid_map: Vec<MapLine>,
     /// The host name in the box.
     pub hostname: Option<Hostname>,
 }

@@ -9,6 +9,7 @@ use serde::de::{self, Deserializer, IgnoredAny};
 use serde::{Deserialize, Serialize};
 
 use super::amounts::{Amount, Count, CpuSet, Cpus, Weight};
+use super::ids::Ids;
 use crate::image::Reference;
 
 /// A key that belongs to the language and that this version cannot enforce. Saying it is an error:
@@ -179,16 +180,6 @@ words! {
 }
 
 words! {
-    /// How many ids the box has.
-    Ids, "ids" {
-        /// What the plan needs.
-        Auto = "auto",
-        /// The user's own id only.
-        Single = "single",
-    } later { "many" }
-}
-
-words! {
     /// What the program can reach.
     NetworkMode, "network" {
         /// A network namespace of its own with nothing but loopback.
@@ -229,6 +220,8 @@ words! {
         AbstractSockets = "abstract-sockets",
         /// The session keyring of the box's own.
         Keyring = "keyring",
+        /// Many ids; what is left is one, with changes of owner that succeed without effect.
+        Ids = "ids",
         /// Limits of the box in total whose controllers are not delegated to the user.
         Limits = "limits",
     }

@@ -70,6 +70,40 @@ pub fn overlay(
     }
 }
 
+/// As [`overlay`], for a box with many ids. On disk all layers belong to the user, and who owns what
+/// is written beside: only casemate's server shows that. What is written needs true owners where the
+/// kernel's overlayfs takes it, which memory of the box's own can have, and the user's disk must not:
+/// nobody but such a box could remove the files.
+pub fn overlay_for_many(
+    asked: profile::Overlay,
+    on_disk: bool,
+    fuse: Outcome,
+) -> Result<(Overlay, String)> {
+    let served = |overlay: Overlay, why: &str| match fuse {
+        Outcome::Fails(errno) => Err(no_fuse(overlay, errno).within("a box with many ids")),
+        _ => Ok((overlay, why.to_owned())),
+    };
+    match asked {
+        profile::Overlay::Auto if on_disk => {
+            served(Overlay::Fuse, "the owners of many ids, kept beside files of your own")
+        }
+        profile::Overlay::Auto => served(
+            Overlay::Hybrid,
+            "the owners of many ids, and those of what is written in memory",
+        ),
+        profile::Overlay::Fuse => served(Overlay::Fuse, "asked for"),
+        profile::Overlay::Hybrid if on_disk => Err(Error::new(
+            "overlay hybrid: with many ids it would leave files on disk that you could not remove",
+        )
+        .hint("leave it out, or say --overlay fuse, or --scratch memory")),
+        profile::Overlay::Hybrid => served(Overlay::Hybrid, "asked for"),
+        profile::Overlay::Kernel => Err(Error::new(
+            "overlay kernel: with many ids it would show every file of the image as nobody's",
+        )
+        .hint("leave it out, or say --overlay fuse or hybrid")),
+    }
+}
+
 fn no_fuse(overlay: Overlay, errno: i32) -> Error {
     let word = match overlay {
         Overlay::Hybrid => "hybrid",
@@ -85,7 +119,7 @@ fn no_fuse(overlay: Overlay, errno: i32) -> Error {
         ),
         _ => error,
     }
-    .hint("`--overlay kernel` needs no device")
+    .hint("a box with one id does without, by `--overlay kernel`")
 }
 
 /// Where writes to an image's root go until the box ends.

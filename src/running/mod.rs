@@ -12,7 +12,6 @@ use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, Flock, FlockArg, fcntl};
-use nix::unistd::Pid;
 
 pub use record::{Place, Record, Running, is_name};
 
@@ -55,9 +54,10 @@ impl Registry {
             .at("lock", &self.path)
     }
 
-    /// Enters a box. Its name must be free.
+    /// Enters a box. Its name must be free. What crashed boxes left is removed.
     pub fn enter(&self, record: &Record) -> Result<Entry> {
         let _lock = self.lock()?;
+        self.sweep()?;
         let path = self.path.join(&record.name);
         if let Some(found) = self.read(&record.name)? {
             return Err(Error::new(format!("name {}: a box of this name is running", record.name))
@@ -109,18 +109,26 @@ impl Registry {
         found.ok_or_else(|| none(name))
     }
 
+    /// Removes the files that nobody has locked. Needs the lock. One that cannot be opened is no
+    /// reason against the next box.
+    fn sweep(&self) -> Result<()> {
+        for entry in std::fs::read_dir(&self.path).at("read", &self.path)?.take(MOST) {
+            let path = entry.at("read", &self.path)?.path();
+            let name = path.file_name().and_then(|name| name.to_str());
+            if name.is_some_and(is_name)
+                && let Ok(Some(file)) = open(&path)
+                && is_free(&file).at("look at", &path)?
+            {
+                remove(&path)?;
+            }
+        }
+        Ok(())
+    }
+
     /// Reads the file of a name; one that is nobody's is removed. Needs the lock.
     fn read(&self, name: &str) -> Result<Option<Running>> {
         let path = self.path.join(name);
-        let opened = std::fs::OpenOptions::new()
-            .read(true)
-            .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
-            .open(&path);
-        let file = match opened {
-            Ok(file) => file,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(Error::os("open", path.display(), &error)),
-        };
+        let Some(file) = open(&path)? else { return Ok(None) };
         let Some(supervisor) = holder(&file).at("look at", &path)? else {
             remove(&path)?;
             return Ok(None);
@@ -134,6 +142,19 @@ impl Registry {
 /// That there is no such box.
 pub fn none(name: &str) -> Error {
     Error::new(format!("box {name}: none of this name is running")).hint("`casemate ps` lists them")
+}
+
+/// Opens the file of a box, where it is there.
+fn open(path: &Path) -> Result<Option<File>> {
+    let opened = std::fs::OpenOptions::new()
+        .read(true)
+        .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
+        .open(path);
+    match opened {
+        Ok(file) => Ok(Some(file)),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(Error::os("open", path.display(), &error)),
+    }
 }
 
 fn remove(path: &Path) -> Result<()> {
@@ -158,6 +179,13 @@ fn whole(kind: libc::c_int) -> libc::flock {
 /// A lock of this process: a child that has the descriptor too does not keep it.
 fn hold(file: &File) -> nix::Result<()> {
     fcntl(file, FcntlArg::F_SETLK(&whole(libc::F_WRLCK))).map(drop)
+}
+
+/// Whether nobody holds it, be it of a PID namespace that is not seen from here.
+fn is_free(file: &File) -> nix::Result<bool> {
+    let mut lock = whole(libc::F_RDLCK);
+    fcntl(file, FcntlArg::F_GETLK(&mut lock))?;
+    Ok(lock.l_type == libc::F_UNLCK as libc::c_short)
 }
 
 /// The process that holds it.
@@ -198,7 +226,7 @@ impl Running {
         let gone =
             || Error::new(format!("box {name}: its program has not started yet, or has ended"));
         let program = self.program.ok_or_else(gone)?;
-        let pidfd = match clone::open_pidfd(Pid::from_raw(program.pid)) {
+        let pidfd = match clone::open_process(program.pid) {
             Err(error) if error.raw_os_error() == Some(libc::ESRCH) => return Err(gone()),
             opened => opened.during("open the program of", name)?,
         };
@@ -214,8 +242,7 @@ impl Running {
     /// Ends its supervisor, which takes the box along.
     pub fn end_supervisor(&self, registry: &Registry) -> Result<()> {
         let name = &self.record.name;
-        let pidfd = clone::open_pidfd(Pid::from_raw(self.supervisor))
-            .during("open the supervisor of", name)?;
+        let pidfd = clone::open_process(self.supervisor).during("open the supervisor of", name)?;
         // Held still, and by the same process: so the descriptor is of that one.
         if registry.get(name)?.supervisor != self.supervisor {
             return Err(none(name));
@@ -280,7 +307,14 @@ mod tests {
         child.wait().unwrap();
         assert!(registry.get("a").is_err());
         assert!(registry.list().unwrap().is_empty());
+        let stale = runtime.path().join("casemate/boxes/stale");
+        std::fs::write(&stale, "").unwrap();
+        let mut child = elsewhere(runtime.path(), "b");
         drop(registry.enter(&record("a")).unwrap());
+        assert!(!stale.exists() && runtime.path().join("casemate/boxes/b").exists());
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert!(registry.list().unwrap().is_empty());
         assert_eq!(std::fs::read_dir(runtime.path().join("casemate/boxes")).unwrap().count(), 0);
     }
 

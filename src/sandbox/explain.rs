@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 
 use super::{Keyring, Mount, Root, Sandbox, What};
+use crate::identity::{Extent, IdMap};
 use crate::profile::{NetworkMode, ResourceLimit};
 use crate::text::plain;
 use crate::ui::escape;
@@ -26,6 +27,14 @@ pub fn text(sandbox: &Sandbox) -> String {
         ),
     );
     page.line("why", &id.reason);
+    page.line("ids", &id.ids_why);
+    if let IdMap::Many { uids, gids, groups, .. } = &id.ids {
+        page.line("user ids", &id_map(uids));
+        page.line("group ids", &id_map(gids));
+        let groups: Vec<String> = groups.iter().map(u32::to_string).collect();
+        let groups = if groups.is_empty() { "none".to_owned() } else { groups.join(" ") };
+        page.line("groups", &format!("{groups}, and none of yours"));
+    }
     page.line("home", &path(&id.home));
     page.line("host name", &sandbox.hostname);
     page.section("root");
@@ -66,6 +75,18 @@ pub fn text(sandbox: &Sandbox) -> String {
         page.line("-", note);
     }
     page.finish()
+}
+
+/// A map in words: what the box's ids are in the range's namespace.
+fn id_map(map: &[Extent]) -> String {
+    let extents: Vec<String> = map
+        .iter()
+        .map(|extent| {
+            let last = extent.inside + (extent.count - 1);
+            format!("{}-{last} from {}", extent.inside, extent.outside)
+        })
+        .collect();
+    format!("{} of the range", extents.join(", "))
 }
 
 /// Sections of lines, a key and a value each, aligned within the section.

@@ -18,6 +18,9 @@ pub enum Step<'a> {
     PrivatePropagation,
     /// Find the host's files by name, for the last time.
     FindSources,
+    /// Become the root of the box's range of ids: what is made from here on is that one's. Behind
+    /// the search for the host's files, which is by the user's own rights.
+    BecomeRoot,
     /// The box's own memory: one tmpfs for the writable layer, /tmp, /run, the home, /dev.
     Memory(Size),
     /// Mount what the overlay's server shows, and hand it the device. It answers while this process
@@ -53,6 +56,9 @@ pub fn steps(sandbox: &Sandbox) -> Vec<Step<'_>> {
     }
     steps.push(Step::PrivatePropagation);
     steps.push(Step::FindSources);
+    if sandbox.identity.has_many() {
+        steps.push(Step::BecomeRoot);
+    }
     steps.push(Step::Memory(sandbox.memory));
     if let Some(overlay) = sandbox.root.overlay().filter(|overlay| overlay.has_server()) {
         steps.push(Step::Serve(overlay));

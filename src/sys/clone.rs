@@ -32,7 +32,8 @@ pub fn thread_count() -> io::Result<usize> {
 /// clone3(2) (Linux 5.3) with `flags` (`CLONE_NEW*`) and a pidfd, otherwise as fork(2).
 ///
 /// The caller must be single-threaded: that is what makes ordinary code, allocation included,
-/// sound in the child. The child gets SIGCHLD as its exit signal.
+/// sound in the child. The child gets SIGCHLD as its exit signal; with `CLONE_PARENT` it has that of
+/// the caller (clone(2)), and is a child of the caller's parent.
 pub fn clone3(flags: u64) -> io::Result<Forked> {
     clone3_into(flags, None)
 }
@@ -48,7 +49,9 @@ pub fn clone3_into(flags: u64, cgroup: Option<BorrowedFd<'_>>) -> io::Result<For
     let mut args: libc::clone_args = unsafe { std::mem::zeroed() };
     args.flags = flags | libc::CLONE_PIDFD as u64;
     args.pidfd = (&raw mut pidfd) as u64;
-    args.exit_signal = libc::SIGCHLD as u64;
+    if flags & libc::CLONE_PARENT as u64 == 0 {
+        args.exit_signal = libc::SIGCHLD as u64;
+    }
     if let Some(cgroup) = cgroup {
         args.flags |= CLONE_INTO_CGROUP;
         args.cgroup = cgroup.as_raw_fd().cast_unsigned().into();
@@ -67,10 +70,19 @@ pub fn clone3_into(flags: u64, cgroup: Option<BorrowedFd<'_>>) -> io::Result<For
     }
 }
 
-/// pidfd_open(2) (Linux 5.3).
-pub fn open_pidfd(pid: Pid) -> io::Result<OwnedFd> {
+/// pidfd_open(2) (Linux 5.3) of a process that need not be a child.
+pub fn open_process(pid: i32) -> io::Result<OwnedFd> {
     // SAFETY: a plain system call.
-    super::check_fd(unsafe { libc::syscall(libc::SYS_pidfd_open, pid.as_raw(), 0) })
+    super::check_fd(unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) })
+}
+
+/// A pidfd for the process that forked this one (pidfd_open(2), Linux 5.3). Whoever needs to be sure
+/// that it has not ended before asks afterwards whether it still lives.
+pub fn parent() -> io::Result<OwnedFd> {
+    // SAFETY: plain system calls; a descriptor is returned, which nobody owns yet.
+    let raw = unsafe { libc::syscall(libc::SYS_pidfd_open, libc::getppid(), 0) };
+    check(raw)?;
+    i32::try_from(raw).map(fs::own).map_err(|_| io::ErrorKind::InvalidData.into())
 }
 
 /// pidfd_send_signal(2) (Linux 5.1).
@@ -219,5 +231,5 @@ pub fn fork() -> io::Result<Forked> {
     }
     // The number cannot come to mean another process: nobody has waited for this one.
     let pid = Pid::from_raw(pid);
-    Ok(Forked::Parent(Child { pid, pidfd: open_pidfd(pid)? }))
+    Ok(Forked::Parent(Child { pid, pidfd: open_process(pid.as_raw())? }))
 }

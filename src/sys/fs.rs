@@ -129,6 +129,19 @@ pub fn identity(fd: impl AsFd) -> io::Result<Identity> {
     })
 }
 
+/// When an open file was made, in seconds and nanoseconds: statx(2), `STATX_BTIME`. `None` where the
+/// file system does not keep that.
+pub fn birth_time(fd: impl AsFd) -> io::Result<Option<(i64, u32)>> {
+    let mut found = std::mem::MaybeUninit::<libc::statx>::zeroed();
+    let (fd, flags) = (fd.as_fd().as_raw_fd(), libc::AT_EMPTY_PATH);
+    // SAFETY: an empty path that NUL ends, and room for the structure that is written.
+    check(unsafe { libc::statx(fd, c"".as_ptr(), flags, libc::STATX_BTIME, found.as_mut_ptr()) })?;
+    // SAFETY: all zeroes is a valid value, and the kernel has written another.
+    let found = unsafe { found.assume_init() };
+    let has_it = found.stx_mask & libc::STATX_BTIME != 0;
+    Ok(has_it.then_some((found.stx_btime.tv_sec, found.stx_btime.tv_nsec)))
+}
+
 /// fsetxattr(2).
 pub fn set_xattr(fd: impl AsFd, name: &CStr, value: &[u8]) -> io::Result<()> {
     put_xattr(fd.as_fd(), name, value, 0)

@@ -9,6 +9,7 @@ pub mod fs;
 pub mod fuse;
 pub mod map;
 pub mod mount;
+pub mod namespace;
 pub mod process;
 pub mod seccomp;
 pub mod tree;

@@ -110,6 +110,16 @@ pub fn set_undumpable() -> io::Result<()> {
     prctl(libc::PR_SET_DUMPABLE, 0, 0).map(drop)
 }
 
+/// `PR_SET_DUMPABLE` 1, which a change of ids has undone.
+pub fn set_dumpable() -> io::Result<()> {
+    prctl(libc::PR_SET_DUMPABLE, 1, 0).map(drop)
+}
+
+/// `PR_SET_KEEPCAPS`: whether the permitted capabilities outlast a change from root's id to another.
+pub fn set_keep_capabilities(keep: bool) -> io::Result<()> {
+    prctl(libc::PR_SET_KEEPCAPS, keep.into(), 0).map(drop)
+}
+
 /// `PR_SET_NAME`: what ps(1) shows of this thread, 15 bytes.
 pub fn set_name(name: &CStr) -> io::Result<()> {
     // SAFETY: the name is a live C string, of which the kernel reads 16 bytes at the most.
@@ -219,10 +229,13 @@ pub fn default_child_signal() {
     unsafe { libc::signal(libc::SIGCHLD, libc::SIG_DFL) };
 }
 
-/// Ignores SIGXFSZ: a write beyond `RLIMIT_FSIZE` is `EFBIG` then, and no end of this process.
-pub fn ignore_file_size_signal() {
-    // SAFETY: SIG_IGN installs no handler.
-    unsafe { libc::signal(libc::SIGXFSZ, libc::SIG_IGN) };
+/// Ignores the signals of limits. A write beyond `RLIMIT_FSIZE` is `EFBIG` then, and no end of this
+/// process; processor time beyond the soft `RLIMIT_CPU` is only an end at the hard one.
+pub fn ignore_limit_signals() {
+    for signal in [libc::SIGXFSZ, libc::SIGXCPU] {
+        // SAFETY: SIG_IGN installs no handler.
+        unsafe { libc::signal(signal, libc::SIG_IGN) };
+    }
 }
 
 /// Puts every signal's disposition back to the default, and the mask to empty: both survive

@@ -18,6 +18,11 @@ use super::user::{is_root, user};
 /// How long a command may take unless the test says otherwise.
 const PATIENCE: Duration = Duration::from_secs(60);
 
+/// How many times as long a command may take: CASEMATE_TEST_SLOWNESS, for an emulated machine.
+fn slowness() -> u32 {
+    std::env::var("CASEMATE_TEST_SLOWNESS").ok().and_then(|times| times.parse().ok()).unwrap_or(1)
+}
+
 /// A command that is being put together.
 pub struct Run {
     program: OsString,
@@ -202,7 +207,7 @@ impl Run {
         }
         let stdout = Stream::collect(child.stdout.take().unwrap());
         let stderr = Stream::collect(child.stderr.take().unwrap());
-        let deadline = Instant::now() + self.patience;
+        let deadline = Instant::now() + self.patience * slowness();
         Running { description: self.describe(), child, stdout, stderr, deadline, _shared: shared }
     }
 

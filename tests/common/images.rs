@@ -36,6 +36,9 @@ pub enum Image {
     /// Debian in three layers, with tools that work on many files: git, gcc, make, python with its own
     /// tests, sqlite, node, npm and rsync; an OCI layout as a directory.
     Tools,
+    /// A minimal Debian with a package source of its own, and files of five owners; an OCI layout as a
+    /// directory.
+    Repository,
 }
 
 impl Image {
@@ -53,6 +56,7 @@ impl Image {
             Image::Base => ("base".into(), ""),
             Image::Big => ("big".into(), ""),
             Image::Tools => ("tools".into(), ""),
+            Image::Repository => ("repository".into(), ""),
         }
     }
 
@@ -61,6 +65,7 @@ impl Image {
         match self {
             Image::Base | Image::Big => ("measured.sh", &["apt.sh", "difference.py"]),
             Image::Tools => ("tools.sh", &["apt.sh", "difference.py"]),
+            Image::Repository => ("repository.sh", &["apt.sh"]),
             _ => ("build.sh", &["apt.sh", "hello.c", "effective.c"]),
         }
     }
@@ -126,8 +131,8 @@ pub fn image(image: Image) -> String {
     name
 }
 
-/// Where built images are kept between runs of the suite.
-fn cache() -> PathBuf {
+/// Where what takes long to build, images above all, is kept between runs of the suite.
+pub fn cache() -> PathBuf {
     if let Some(chosen) = std::env::var_os("CASEMATE_TEST_CACHE") {
         return chosen.into();
     }

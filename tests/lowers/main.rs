@@ -4,7 +4,11 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+mod full;
 mod listing;
+mod many;
+mod pjdfstest;
+mod requests;
 mod scene;
 mod writable;
 

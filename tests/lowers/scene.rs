@@ -24,7 +24,7 @@ use nix::sys::stat::{Mode, SFlag, mknod};
 use nix::unistd::{Gid, Uid, chown, getegid, geteuid};
 
 /// An ordinary user that owns nothing else.
-const USER: u32 = 64322;
+pub(crate) const USER: u32 = 64322;
 
 /// Runs a test's body with an empty directory, as an ordinary user who may open /dev/fuse. Root
 /// gives it to that user in a mount namespace, where the machine does not give it to everybody.
@@ -124,7 +124,7 @@ pub(crate) fn server(layers: &[PathBuf], owners: Owners) -> (Child, Channel) {
             let (_, fds) = theirs.receive(16).unwrap().unwrap();
             Ok::<_, Error>(fds.into_iter().next().unwrap())
         };
-        if let Err(error) = serve(&file_system, &[theirs.as_fd()], receive) {
+        if let Err(error) = serve(&file_system, &[theirs.as_fd()], None, receive) {
             eprintln!("{error}");
             clone::exit_now(3);
         }

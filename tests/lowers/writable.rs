@@ -27,6 +27,8 @@ pub(crate) enum Place<'a> {
     Disk(&'a Path),
     /// In memory that the box has mounted, of so many bytes.
     Memory(u64),
+    /// The same, for so many inodes; attributes and hard links count too.
+    Inodes(u64),
 }
 
 /// Runs `body` in a box: the layers with an upper directory, served by a process outside.
@@ -36,6 +38,17 @@ pub(crate) fn in_writable_box(
     place: &Place<'_>,
     body: impl FnOnce(&Path),
 ) {
+    let ended = in_box_with_server(home, layers, place, |root, _| body(root));
+    assert_eq!(ended, Change::Exited(0), "the server");
+}
+
+/// The same with a descriptor of the server; how that ended.
+fn in_box_with_server(
+    home: &Path,
+    layers: &[PathBuf],
+    place: &Place<'_>,
+    body: impl FnOnce(&Path, &OwnedFd),
+) -> Change {
     let (uid, gid) = (geteuid().as_raw(), getegid().as_raw());
     let (ours, theirs) = Channel::pair().unwrap();
     let lowers = lowers(layers);
@@ -49,7 +62,7 @@ pub(crate) fn in_writable_box(
             let (_, fds) = theirs.receive(16).unwrap().unwrap();
             Ok::<_, Error>(fds.into_iter().next().unwrap())
         };
-        if let Err(error) = serve(&file_system, &[theirs.as_fd()], receive) {
+        if let Err(error) = serve(&file_system, &[theirs.as_fd()], None, receive) {
             eprintln!("{error}");
             clone::exit_now(3);
         }
@@ -62,12 +75,12 @@ pub(crate) fn in_writable_box(
         enter_namespaces();
         let base = match place {
             Place::Disk(path) => path.to_path_buf(),
-            Place::Memory(size) => {
+            Place::Memory(number) | Place::Inodes(number) => {
                 let memory = home.join("memory");
                 fs::create_dir_all(&memory).unwrap();
                 let context = Context::open(c"tmpfs").unwrap();
-                let size = CString::new(size.to_string()).unwrap();
-                context.set(c"size", &size).unwrap();
+                let key = if matches!(place, Place::Memory(_)) { c"size" } else { c"nr_inodes" };
+                context.set(key, &CString::new(number.to_string()).unwrap()).unwrap();
                 let made = context.mount(Attributes::SAFE).unwrap();
                 attach(made, File::open(&memory).unwrap()).unwrap();
                 memory
@@ -86,10 +99,10 @@ pub(crate) fn in_writable_box(
         drop(device);
         attach(made, File::open(&at).unwrap()).unwrap();
         drop(ours);
-        body(&at);
+        body(&at, &server.pidfd);
     });
     assert_eq!(clone::wait_for_end(&inner.pidfd).unwrap(), Change::Exited(0), "in the box");
-    assert_eq!(clone::wait_for_end(&server.pidfd).unwrap(), Change::Exited(0), "the server");
+    clone::wait_for_end(&server.pidfd).unwrap()
 }
 
 /// Runs `body` with the kernel's overlayfs mounted over the same.
@@ -267,6 +280,102 @@ fn removed_files_stay_usable_and_their_number_is_bounded() {
                 fs::remove_file(&path).unwrap();
             }
         });
+    });
+}
+
+#[test]
+fn times_of_birth_are_those_of_what_is_made() {
+    as_user("writable::times_of_birth_are_those_of_what_is_made", |home| {
+        let layer = home.join("layer");
+        file(&layer.join("dir/file"), "lower");
+        in_writable_box(home, &[layer], &Place::Disk(home), |fuse| {
+            let birth = |name: &str| fs::symlink_metadata(fuse.join(name)).unwrap().created().ok();
+            let before = std::time::SystemTime::now() - Duration::from_secs(1);
+            fs::write(fuse.join("new"), "new").unwrap();
+            fs::create_dir(fuse.join("new-dir")).unwrap();
+            std::os::unix::fs::symlink("new", fuse.join("link")).unwrap();
+            let born = ["new", "new-dir", "link"].map(|name| birth(name).unwrap());
+            for born in born {
+                assert!(born > before && born < before + Duration::from_secs(60));
+            }
+            // Neither an image nor a copy of something in it has one.
+            for _ in 0..2 {
+                assert_eq!(["dir", "dir/file"].map(birth), [None, None]);
+                fs::set_permissions(fuse.join("dir/file"), fs::Permissions::from_mode(0o600))
+                    .unwrap();
+            }
+            // It stays, whatever else changes.
+            std::thread::sleep(Duration::from_millis(20));
+            fs::write(fuse.join("new"), "changed").unwrap();
+            fs::rename(fuse.join("new"), fuse.join("dir/moved")).unwrap();
+            let metadata = fs::metadata(fuse.join("dir/moved")).unwrap();
+            assert_eq!(metadata.created().unwrap(), born[0]);
+            assert!(metadata.modified().unwrap() > born[0] && metadata.len() == 7);
+        });
+    });
+}
+
+/// What was written before the server was killed is there, and nothing by halves: neither files nor
+/// copies of those in the layer.
+#[test]
+fn a_server_that_is_killed_leaves_what_was_written() {
+    const LENGTH: usize = 50_000;
+    const FILES: usize = 600;
+    as_user("writable::a_server_that_is_killed_leaves_what_was_written", |home| {
+        let layer = home.join("layer");
+        fs::create_dir(&layer).unwrap();
+        for number in 0..FILES {
+            fs::write(layer.join(format!("lower-{number}")), vec![b'l'; LENGTH]).unwrap();
+        }
+        let layers = [layer];
+        let content = |number: usize| vec![b'0' + (number % 10) as u8; LENGTH];
+        let mut written = 0;
+        for round in 0..3 {
+            let place = home.join(format!("round-{round}"));
+            let noted = home.join("noted");
+            let place = Place::Disk(&place);
+            let ended = in_box_with_server(home, &layers, &place, |fuse, server| {
+                let server = server.try_clone().unwrap();
+                std::thread::spawn(move || {
+                    std::thread::sleep(Duration::from_millis(20 + 20 * round));
+                    clone::send_signal(&server, libc::SIGKILL).unwrap();
+                });
+                let write = |number: usize| -> std::io::Result<()> {
+                    let lower = fuse.join(format!("lower-{number}"));
+                    fs::set_permissions(&lower, fs::Permissions::from_mode(0o600))?;
+                    fs::write(fuse.join("part"), content(number))?;
+                    fs::rename(fuse.join("part"), fuse.join(format!("new-{number}")))
+                };
+                let (done, error) = (0..FILES)
+                    .find_map(|number| write(number).err().map(|error| (number, error)))
+                    .expect("the server was killed before the end");
+                let told = error.raw_os_error();
+                let known = [libc::ENOTCONN, libc::ECONNABORTED, libc::EIO].map(Some);
+                assert!(known.contains(&told), "{error}");
+                // And so from then on, without waiting.
+                let later = fs::read(fuse.join("not asked yet")).unwrap_err().raw_os_error();
+                assert!(known.contains(&later), "{later:?}");
+                fs::write(&noted, done.to_string()).unwrap();
+            });
+            assert_eq!(ended, Change::Killed(libc::SIGKILL));
+            let done: usize = fs::read_to_string(&noted).unwrap().parse().unwrap();
+            written += done;
+            in_writable_box(home, &layers, &place, |fuse| {
+                for number in 0..FILES {
+                    let lower = fs::read(fuse.join(format!("lower-{number}"))).unwrap();
+                    assert!(lower.len() == LENGTH && lower.iter().all(|byte| *byte == b'l'));
+                    let new = fs::read(fuse.join(format!("new-{number}"))).ok();
+                    // The one that was under way may be there, but not a part of it.
+                    if number < done || new.is_some() {
+                        assert!(
+                            number <= done && new == Some(content(number)),
+                            "{number} of {done}"
+                        );
+                    }
+                }
+            });
+        }
+        assert!(written > 0);
     });
 }
 

@@ -1,8 +1,14 @@
 //! Real work on the root of a box, in each mode: what people do with many files.
 
+use std::ffi::OsStr;
+use std::fs;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::Duration;
 
-use crate::common::{Image, image};
+use crate::common::user::lock;
+use crate::common::{Image, image, user};
 use crate::modes::{Mode, at_work};
 
 /// Runs the script in /work of the image with the tools, in a box of each mode.
@@ -11,10 +17,15 @@ fn in_every_mode(script: &str, expected: &str) {
 }
 
 fn in_modes(script: impl Fn(Mode) -> String, expected: &str) {
+    in_modes_with(&[], script, expected);
+}
+
+fn in_modes_with(options: &[&str], script: impl Fn(Mode) -> String, expected: &str) {
     let name = image(Image::Tools);
     for mode in at_work() {
         let script = format!("set -euo pipefail; mkdir -p /work/tmp; cd /work; {}", script(mode));
-        let run = mode.run(&name, &["-e", "TMPDIR=/work/tmp"]).args(["bash", "-c", &script]);
+        let options = [&["-e", "TMPDIR=/work/tmp"], options].concat();
+        let run = mode.run(&name, &options).args(["bash", "-c", &script]);
         let output = run.timeout(Duration::from_secs(240)).output();
         assert_eq!(output.code(), Some(0), "{}: {}{}", mode.name, output.out(), output.err());
         assert_eq!(output.text(), expected, "{}", mode.name);
@@ -77,6 +88,94 @@ END
         make -q || true; touch /usr/include/stdio.h; make -s -j4; ./program; wc -l <built
     "#;
     in_every_mode(script, "1830\n62\nnothing to do\npart7.c\n63\n1830\n125");
+}
+
+/// The compiler that builds this test, where the user can reach it: links of its files where that is
+/// possible. Cargo is in it too.
+fn toolchain() -> PathBuf {
+    let _lock = lock("toolchain");
+    let place = user().base.join("toolchain");
+    if !place.exists() {
+        let sysroot = Command::new("rustc").args(["--print", "sysroot"]).output().unwrap().stdout;
+        let sysroot = PathBuf::from(OsStr::from_bytes(sysroot.trim_ascii_end()));
+        let partial = place.with_extension("partial");
+        let script = r#"
+            set -e; rm -rf "$1"; mkdir -p "$1/bin"; cd "$0"
+            copy() { cp -al "$@" 2>/dev/null || cp -a "$@"; }
+            copy bin/rustc bin/cargo "$1/bin/"; copy lib "$1/lib"
+        "#;
+        let run = Command::new("sh").args(["-c", script]).arg(&sysroot).arg(&partial).status();
+        assert!(run.unwrap().success(), "copy the toolchain in {}", sysroot.display());
+        fs::rename(&partial, &place).unwrap();
+    }
+    place
+}
+
+/// The sources of a crate that casemate itself is built from, where the user can reach them.
+fn sources(name: &str) -> PathBuf {
+    let _lock = lock("sources");
+    let place = user().base.join(format!("crate-{name}"));
+    if !place.exists() {
+        let cargo = ["metadata", "--offline", "--locked", "--format-version", "1"];
+        let known = Command::new(env!("CARGO"))
+            .args(cargo)
+            .current_dir(env!("CARGO_MANIFEST_DIR"))
+            .output()
+            .unwrap();
+        let known: serde_json::Value = serde_json::from_slice(&known.stdout).unwrap();
+        let packages = known["packages"].as_array().unwrap();
+        let package = packages.iter().find(|package| package["name"] == name).unwrap();
+        let manifest = Path::new(package["manifest_path"].as_str().unwrap());
+        let copied = Command::new("cp")
+            .arg("-rT")
+            .args([manifest.parent().unwrap(), &place])
+            .status()
+            .unwrap();
+        assert!(copied.success());
+    }
+    place
+}
+
+#[test]
+fn cargo_builds_a_crate() {
+    let (compiler, sources) = (toolchain(), sources("memchr"));
+    let volumes = [(compiler, "/run/toolchain:ro,exec"), (sources, "/run/sources:ro")]
+        .map(|(from, to)| format!("{}:{to}", from.display()));
+    let options = ["-v", &volumes[0], "-v", &volumes[1], "-e", "CARGO_HOME=/work/cargo"];
+    let script = r#"
+        export PATH=/run/toolchain/bin:$PATH CARGO_NET_OFFLINE=true CARGO_TERM_COLOR=never
+        mkdir -p program/src memchr; cp -r /run/sources/src memchr/src
+        cat >memchr/Cargo.toml <<'END'
+[package]
+name = "memchr"
+version = "2.0.0"
+edition = "2021"
+[features]
+default = ["std"]
+std = ["alloc"]
+alloc = []
+END
+        cat >program/Cargo.toml <<'END'
+[package]
+name = "program"
+version = "1.0.0"
+edition = "2021"
+[dependencies]
+memchr = { path = "../memchr" }
+END
+        echo 'fn main() { println!("{}", memchr::memmem::find_iter(b"abcabcab", "ab").count()); }' >program/src/main.rs
+        cd program
+        cargo build -q 2>/dev/null; target/debug/program
+        cargo build -v 2>&1 | grep -c Fresh
+        sleep 0.1; sed -i 's/count()/count() + 1/' src/main.rs
+        cargo build -v 2>&1 | grep -c '^ *\(Fresh\|Compiling\)'; target/debug/program
+        cargo build -v 2>&1 | grep -c Fresh
+        cargo build -q --release 2>/dev/null; target/release/program
+        mv target moved; mv moved target; cargo build -v 2>&1 | grep -c Fresh
+        cargo clean -q; ls
+    "#;
+    let expected = "3\n2\n2\n4\n2\n4\n2\nCargo.lock\nCargo.toml\nsrc";
+    in_modes_with(&options, |_| script.to_string(), expected);
 }
 
 #[test]

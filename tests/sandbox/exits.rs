@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::common::{Image, Leftovers, casemate, image};
+use crate::common::{Image, Leftovers, Run, casemate, image};
 
 fn shell(script: &str) -> crate::common::Run {
     casemate(["run", "--", "sh", "-c", script])
@@ -89,4 +89,11 @@ fn fifty_boxes_leave_nothing() {
         casemate(["run", "--", "true"]).output().succeeds();
     }
     watch.none();
+}
+
+#[test]
+fn where_no_core_may_be_dumped_none_is() {
+    let name = image(Image::Small);
+    let script = format!("ulimit -Hc 0; exec $casemate run --image {name} -- sh -c 'ulimit -Hc'");
+    assert_eq!(Run::bash(&script).text(), "0");
 }

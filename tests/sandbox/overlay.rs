@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::common::{Image, Leftovers, Run, Running, casemate, image, require_root};
+use crate::common::{Image, Leftovers, Run, Running, casemate, image, require_root, user};
 
 /// The modes that have a server.
 const SERVED: [&str; 2] = ["hybrid", "fuse"];
@@ -31,9 +31,10 @@ fn children(of: &Running) -> (i32, i32) {
             let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
             let ids = status.lines().find_map(|line| line.strip_prefix("NSpid:"));
             match ids.map(|ids| ids.split_whitespace().count()) {
-                Some(1) => found.1 = Some(pid),
+                // The network's process has none either, as long as it lives.
+                Some(1) if status.starts_with("Name:\tcasemate-layers\n") => found.1 = Some(pid),
+                Some(1) | None => {}
                 Some(_) => found.0 = Some(pid),
-                None => {}
             }
         }
         if let (Some(init), Some(server)) = found {
@@ -116,11 +117,11 @@ fn the_end_of_the_server_ends_the_run_with_125() {
         running.write("go\n");
         let output = running.wait().fails(125);
         assert_eq!(output.out().trim_end(), "up");
-        assert!(
-            output.err().contains("overlay's server was ended by signal 9"),
-            "{}",
-            output.err()
-        );
+        let words = match mode {
+            "hybrid" => "overlay's shared server ended before its boxes",
+            _ => "overlay's server was ended by signal 9",
+        };
+        assert!(output.err().contains(words), "{}", output.err());
         watch.none();
     }
 }
@@ -177,10 +178,7 @@ fn the_server_is_confined() {
         let running = served(mode, &[], "echo up; sleep 60").spawn();
         running.expect("up");
         let (init, server) = children(&running);
-        let status = std::fs::read_to_string(format!("/proc/{server}/status")).unwrap();
-        for line in ["Seccomp:\t2", "NoNewPrivs:\t1", "CapEff:\t0000000000000000"] {
-            assert!(status.lines().any(|have| have == line), "{line} is missing:\n{status}");
-        }
+        has_lines(server, &["Seccomp:\t2", "NoNewPrivs:\t1", "CapEff:\t0000000000000000"]);
         // The device, the layers, two sockets, and nothing of the box's or the caller's.
         let links = std::fs::read_dir(format!("/proc/{server}/fd")).unwrap();
         for entry in links.flatten() {
@@ -193,7 +191,10 @@ fn the_server_is_confined() {
             let known = link == "/dev/null" || link.starts_with("socket:[") || is_device;
             // Below the box's memory, which has no name outside either.
             let is_upper = mode == "fuse" && (link.contains("/upper") || link.ends_with("/work"));
-            assert!(known || is_upper || link.contains("/casemate/store/layers/"), "{link}");
+            // The pipe hangs up when it ends.
+            let is_life = link.starts_with("pipe:[");
+            let known = known || is_upper || is_life;
+            assert!(known || link.contains("/casemate/store/layers/"), "{link}");
         }
         // PID 1 of the box has neither.
         for entry in std::fs::read_dir(format!("/proc/{init}/fd")).unwrap().flatten() {
@@ -234,4 +235,139 @@ fn a_trial_is_noted_and_not_made_again() {
     std::fs::write(&note, "another kernel\n").unwrap();
     run();
     assert!(!std::fs::read_to_string(&note).unwrap().starts_with("another"));
+}
+
+/// What /proc says of a process.
+fn has_lines(pid: i32, lines: &[&str]) {
+    // A thread is confined before it answers anything, which the first one may do a moment later.
+    let deadline = Instant::now() + Duration::from_secs(5);
+    loop {
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+        let missing = lines.iter().find(|line| !status.lines().any(|have| have == **line));
+        let Some(missing) = missing else { return };
+        assert!(Instant::now() < deadline, "{missing} is missing:\n{status}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// The processes of the test user that have this name and live.
+fn named(name: &str) -> Vec<i32> {
+    let is_meant = |pid: &i32| {
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+        let uid = format!("Uid:\t{}\t", user().uid);
+        status.starts_with(&format!("Name:\t{name}\n"))
+            && status.contains(&uid)
+            && !status.contains("State:\tZ")
+    };
+    let all = std::fs::read_dir("/proc").unwrap().flatten();
+    let pids = all.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    pids.filter(is_meant).collect()
+}
+
+/// Where boxes meet, and what is there.
+fn meeting_place() -> Vec<String> {
+    let entries = std::fs::read_dir(user().runtime().join("casemate/overlay")).unwrap();
+    entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
+}
+
+#[test]
+fn fifty_boxes_have_one_server_which_ends_with_the_last() {
+    if !require_root() {
+        return;
+    }
+    let watch = Leftovers::watch();
+    let boxes: Vec<Running> = (0..50)
+        .map(|_| served("hybrid", &[], "echo up; read go; md5sum /srv/second/file").open_stdin())
+        .map(Run::spawn)
+        .collect();
+    for running in &boxes {
+        running.expect("up");
+    }
+    let (servers, keepers) = (named("casemate-layers"), named("casemate-keeper"));
+    assert_eq!((servers.len(), keepers.len()), (1, 1), "{servers:?} {keepers:?}");
+    has_lines(servers[0], &["Seccomp:\t2", "NoNewPrivs:\t1", "CapEff:\t0000000000000000"]);
+    has_lines(keepers[0], &["Seccomp:\t2", "NoNewPrivs:\t1"]);
+    // The one that started it ends first, and the others go on.
+    let mut results = std::collections::BTreeSet::new();
+    for mut running in boxes {
+        running.write("go\n");
+        results.insert(running.wait().succeeds().out());
+    }
+    assert_eq!(results.len(), 1, "{results:?}");
+    watch.none();
+    assert_eq!(meeting_place(), ["lock"]);
+}
+
+#[test]
+fn boxes_go_on_without_the_keeper_and_others_start_another() {
+    if !require_root() {
+        return;
+    }
+    let watch = Leftovers::watch();
+    let script = "echo up; read go; md5sum /srv/second/file";
+    let mut first = served("hybrid", &[], script).open_stdin().spawn();
+    first.expect("up");
+    let keeper = named("casemate-keeper")[0];
+    kill(Pid::from_raw(keeper), Signal::SIGKILL).unwrap();
+    while named("casemate-keeper").contains(&keeper) {
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    // Its socket is still there, and nobody at it.
+    assert_eq!(meeting_place().len(), 2);
+    let mut second = served("hybrid", &[], script).open_stdin().spawn();
+    second.expect("up");
+    assert_eq!(named("casemate-layers").len(), 2);
+    for running in [&mut first, &mut second] {
+        running.write("go\n");
+    }
+    assert_eq!(first.wait().succeeds().out(), second.wait().succeeds().out());
+    watch.none();
+    assert_eq!(meeting_place(), ["lock"]);
+}
+
+#[test]
+fn a_box_that_cannot_meet_others_has_a_server_of_its_own() {
+    if !require_root() {
+        return;
+    }
+    let alone = |run: Run| {
+        let running = run.open_stdin().spawn();
+        running.expect("up");
+        assert_eq!(named("casemate-keeper"), Vec::<i32>::new());
+        children(&running);
+    };
+    let watch = Leftovers::watch();
+    let script = "echo up; read go";
+    alone(served("hybrid", &[], script).without_env("XDG_RUNTIME_DIR"));
+    // Not the user's own.
+    alone(served("hybrid", &[], script).env("XDG_RUNTIME_DIR", "/usr"));
+    // A server that others use would end by this user's limit.
+    let name = image(Image::Small);
+    let script = format!(
+        "ulimit -t 1000; exec $casemate run --overlay hybrid --image {name} -- \
+         sh -c 'echo up; read go'"
+    );
+    alone(Run::bash(&script).with_fuse());
+    watch.none();
+}
+
+#[test]
+fn a_shared_server_that_hangs_keeps_no_box_that_is_to_end() {
+    if !require_root() {
+        return;
+    }
+    let watch = Leftovers::watch();
+    let script = "echo up; read go; cat /srv/second/file";
+    let mut other = served("hybrid", &[], script).open_stdin().spawn();
+    other.expect("up");
+    let script = "echo up; sleep 1; cat /srv/second/file";
+    let running = served("hybrid", &["--timeout", "2"], script).spawn();
+    running.expect("up");
+    let server = Pid::from_raw(named("casemate-layers")[0]);
+    kill(server, Signal::SIGSTOP).unwrap();
+    running.wait().fails(124);
+    kill(server, Signal::SIGCONT).unwrap();
+    other.write("go\n");
+    other.wait().succeeds();
+    watch.none();
 }

@@ -9,6 +9,35 @@ const EPERM: Action = Action::Errno(libc::EPERM as u16);
 const ENOSYS: Action = Action::Errno(libc::ENOSYS as u16);
 const EAFNOSUPPORT: Action = Action::Errno(libc::EAFNOSUPPORT as u16);
 
+/// The call is not made and returns 0.
+const SUCCESS: Action = Action::Errno(0);
+
+/// What [`Policy::with_fake_root`] lets succeed, with the spellings of 32-bit architectures. Not
+/// setfsuid(2) and setfsgid(2), whose result is the id before; nor capset(2), which tells the truth.
+const FAKED: &[&str] = &[
+    "chown",
+    "chown32",
+    "fchown",
+    "fchown32",
+    "fchownat",
+    "lchown",
+    "lchown32",
+    "setgid",
+    "setgid32",
+    "setgroups",
+    "setgroups32",
+    "setregid",
+    "setregid32",
+    "setresgid",
+    "setresgid32",
+    "setresuid",
+    "setresuid32",
+    "setreuid",
+    "setreuid32",
+    "setuid",
+    "setuid32",
+];
+
 /// The `CLONE_NEW*` bits that clone(2) takes. Not `CLONE_NEWTIME` (0x80): in clone(2) that bit
 /// belongs to the signal number, only clone3(2) and unshare(2) read it.
 const CLONE_NAMESPACES: u32 = 0x7e02_0000;
@@ -58,6 +87,24 @@ impl Policy {
         self
     }
 
+    /// Lets the calls that change owners and ids, and those that make devices, succeed without effect,
+    /// where they were allowed: in a box with one id the kernel would refuse them. No other call
+    /// changes, and none that was refused.
+    #[must_use]
+    pub fn with_fake_root(mut self) -> Self {
+        for name in FAKED {
+            if self.rules.get(*name) == Some(&Rule::always(Action::Allow)) {
+                self.rules.insert(Cow::Borrowed(*name), Rule::always(SUCCESS));
+            }
+        }
+        for (name, mode) in [("mknod", 1), ("mknodat", 2)] {
+            if self.rules.get(name) == Some(&Rule::always(Action::Allow)) {
+                self.rules.insert(Cow::Borrowed(name), device(mode));
+            }
+        }
+        self
+    }
+
     /// Gives back what debuggers and tracers need. The kernel still asks for the same user and for
     /// no more capabilities in the traced process (ptrace(2), "access mode checking").
     #[must_use]
@@ -65,6 +112,19 @@ impl Policy {
         self.put(DEBUG, Action::Allow);
         self
     }
+}
+
+/// mknod(2) of a device does nothing; FIFOs, sockets and plain files are made. `mode` is the argument
+/// that says which.
+fn device(mode: u8) -> Rule {
+    let is = |kind: u32| Condition {
+        argument: mode,
+        mask: libc::S_IFMT.into(),
+        operator: Operator::Equal,
+        value: kind.into(),
+    };
+    let clause = |kind| Clause { conditions: vec![is(kind)], action: SUCCESS };
+    Rule { clauses: vec![clause(libc::S_IFCHR), clause(libc::S_IFBLK)], otherwise: Action::Allow }
 }
 
 fn clone() -> Rule {

@@ -87,6 +87,7 @@ fn word(action: Action) -> String {
     match action {
         Action::Allow => "allowed".into(),
         Action::Log => "allowed and logged".into(),
+        Action::Errno(0) => "succeeds without effect".into(),
         Action::Errno(errno) => {
             format!("{:?}", nix::errno::Errno::from_raw(i32::from(errno)))
         }

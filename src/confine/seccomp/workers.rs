@@ -113,6 +113,21 @@ const CHANGING: &[&str] = &[
     "utimensat_time64",
 ];
 
+/// Handing out clones of a mount.
+const KEEPING: &[&str] = &[
+    "accept4",
+    "clock_nanosleep",
+    "clock_nanosleep_time64",
+    "flock",
+    "fstatat64",
+    "getsockopt",
+    "nanosleep",
+    "newfstatat",
+    "open_tree",
+    "pidfd_send_signal",
+    "unlinkat",
+];
+
 impl Policy {
     /// The filter of the process that inflates: it reads one descriptor and writes another, opens
     /// nothing, starts nothing, and has no address for anything.
@@ -135,6 +150,15 @@ impl Policy {
         policy.put(CHANGING, Action::Allow);
         let shares = Condition::int(1, libc::FICLONE as u32);
         policy.rules.insert("ioctl".into(), only(shares));
+        policy
+    }
+
+    /// The filter of the process that hands the merged layers of a shared server to boxes.
+    pub fn for_keeper(arch: Architecture) -> Self {
+        let mut policy = Policy::for_any_worker(arch);
+        policy.put(TALK, Action::Allow);
+        policy.put(&["poll", "ppoll", "ppoll_time64"], Action::Allow);
+        policy.put(KEEPING, Action::Allow);
         policy
     }
 

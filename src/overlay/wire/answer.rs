@@ -60,6 +60,11 @@ impl Attributes {
     pub const fn device(major: u32, minor: u32) -> u32 {
         (minor & 0xff) | (major & 0xfff) << 8 | (minor & 0xf_ff00) << 12
     }
+
+    /// The numbers of a device again.
+    const fn device_numbers(&self) -> (u32, u32) {
+        ((self.device >> 8) & 0xfff, (self.device & 0xff) | ((self.device >> 12) & 0xf_ff00))
+    }
 }
 
 /// A name that was looked up (`struct fuse_entry_out`).
@@ -178,6 +183,39 @@ impl Answer {
         self.put_u32(valid.nanoseconds)?;
         self.put_u32(0)?;
         self.put_raw_attributes(of)
+    }
+
+    /// `struct fuse_statx_out`, the answer to `StatX`: the attributes, and when the file was made
+    /// where that is known.
+    pub fn put_statx(
+        &mut self,
+        of: &Attributes,
+        birth: Option<(i64, u32)>,
+        valid: Timeout,
+    ) -> Result<(), Errno> {
+        self.put_u64(valid.seconds)?;
+        self.put_u32(valid.nanoseconds)?;
+        self.put(&[0; 20])?;
+        let known = if birth.is_some() { libc::STATX_BTIME } else { 0 };
+        self.put_u32(libc::STATX_BASIC_STATS | known)?;
+        self.put_u32(of.block_size)?;
+        self.put_u64(0)?;
+        for field in [of.links, of.uid, of.gid, of.mode & 0xffff] {
+            self.put_u32(field)?;
+        }
+        for field in [of.ino, of.size, of.blocks, 0] {
+            self.put_u64(field)?;
+        }
+        let Times { access, modification, change } = of.times;
+        for (seconds, nanoseconds) in [access, birth.unwrap_or_default(), change, modification] {
+            self.put_u64(seconds.cast_unsigned())?;
+            self.put_u32(nanoseconds)?;
+            self.put_u32(0)?;
+        }
+        let (major, minor) = of.device_numbers();
+        self.put_u32(major)?;
+        self.put_u32(minor)?;
+        self.put(&[0; 8 + 112])
     }
 
     /// `struct fuse_open_out`, the answer to `Open`, and after the entry to `Create`.

@@ -200,6 +200,7 @@ fn answers_are_as_long_as_the_kernel_has_them() {
     assert_eq!(length(&|answer| answer.put_entry(&Entry::none(Timeout::NEVER))), 128);
     let attributes = Attributes::default();
     assert_eq!(length(&|answer| answer.put_attributes(&attributes, Timeout::NOW)), 104);
+    assert_eq!(length(&|answer| answer.put_statx(&attributes, None, Timeout::NOW)), 288);
     assert_eq!(length(&|answer| answer.put_statistics(&Statistics::default())), 80);
     assert_eq!(length(&|answer| answer.put_open(1, 2)), 16);
     assert_eq!(length(&|answer| answer.put_length(1)), 8);

@@ -1,17 +1,21 @@
 //! Changes of attributes.
 
 use std::ffi::CString;
+use std::os::unix::ffi::OsStringExt;
+use std::sync::Arc;
 
 use nix::errno::Errno;
-use nix::sys::stat::{UtimensatFlags, futimens, utimensat};
+use nix::fcntl::{AtFlags, OFlag};
+use nix::sys::stat::{UtimensatFlags, fstat, futimens, utimensat};
 use nix::sys::time::TimeSpec;
-use nix::unistd::ftruncate;
+use nix::unistd::{ftruncate, linkat};
 
 use super::Writable;
-use super::copy_up::Data;
+use super::copy_up::{Data, rename, write_all};
 use super::kept::errno;
-use super::place::Form;
+use super::place::{Form, open_name};
 use super::table::View;
+use crate::index::override_stat::Override;
 use crate::index::{Kind, is_images_own};
 use crate::overlay::owners::Owners;
 use crate::overlay::wire::{Answer, Change, SetTime};
@@ -50,7 +54,9 @@ impl Writable {
         }
         if change.atime.is_some() || change.mtime.is_some() {
             let (access, modification) = (time(change.atime), time(change.mtime));
-            match Form::for_kind(view.kind) {
+            // What stands for it may be another file now.
+            let form = self.table().view(id)?.form();
+            match form {
                 Form::Other => {
                     self.by_name(id, |dir, name| {
                         // Linux takes an empty name for the descriptor itself only so.
@@ -74,21 +80,11 @@ impl Writable {
         change: &Change,
         drops: bool,
     ) -> Result<(), Errno> {
-        let form = Form::for_kind(view.kind);
-        if form == Form::Other {
-            // Neither can have an attribute: a FIFO has the mode that the disk can say, and both are
-            // whose the box is.
-            return match (view.kind, change.mode) {
-                (Kind::Fifo, Some(mode)) => {
-                    self.by_name(id, |dir, name| self.set_fifo_mode(dir, name, mode))
-                }
-                _ => Ok(()),
-            };
-        }
+        let form = view.form();
         let fd = self.upper(id)?;
         let (mut owner, mut mode, device) = match view.kept {
             Some(kept) => ((kept.uid, kept.gid), kept.mode, kept.device),
-            None => (self.own(), nix::sys::stat::fstat(&*fd)?.st_mode & 0o7777, (0, 0)),
+            None => (self.own(), fstat(&*fd)?.st_mode & 0o7777, (0, 0)),
         };
         if let Some(wanted) = change.mode {
             mode = wanted & 0o7777;
@@ -101,9 +97,66 @@ impl Writable {
         if self.owners == Owners::Image {
             owner = (change.uid.unwrap_or(owner.0), change.gid.unwrap_or(owner.1));
         }
-        let kept = self.to_keep(view.kind, mode, owner, device);
+        let mut kept = self.to_keep(view.kind, mode, owner, device);
+        if form == Form::Other {
+            return match kept {
+                Some(kept) => self.stand_in(id, view, kept),
+                // The disk can say it.
+                None if view.kind == Kind::Fifo => {
+                    self.by_name(id, |dir, name| self.set_fifo_mode(dir, name, mode))
+                }
+                None => Ok(()),
+            };
+        }
+        if kept.is_none() && Form::for_kind(view.kind) == Form::Other {
+            // What stands for it goes on standing for it.
+            let (uid, gid) = owner;
+            kept = Some(Override { uid, gid, mode, kind: Some(view.kind), device });
+        }
         self.keep(&fd, form, mode, view.kept, kept)?;
         self.table().change(id, |view| view.kept = kept);
+        Ok(())
+    }
+
+    /// Puts a file in place of a symbolic link or a FIFO, which can say neither whose it is nor every
+    /// mode. `EPERM` where not all of its names are known, since the others would stay what it was.
+    fn stand_in(&self, id: u64, view: &View, kept: Override) -> Result<(), Errno> {
+        let stat = self.stat(id)?;
+        let names = self.table().all_names(id);
+        if names.is_empty() || u64::try_from(names.len()) != Ok(stat.st_nlink) {
+            return Err(Errno::EPERM);
+        }
+        let target = match view.kind {
+            Kind::Symlink => {
+                self.by_name(id, |dir, name| nix::fcntl::readlinkat(dir, name))?.into_vec()
+            }
+            _ => Vec::new(),
+        };
+        // A name in the work directory for each of them, before any is replaced.
+        let asides: Vec<_> = names.iter().map(|_| self.fresh_name()).collect();
+        let done = (|| {
+            let first = asides.first().ok_or(Errno::EIO)?;
+            let flags = OFlag::O_RDWR | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOATIME;
+            let fd = open_name(&self.work, first, flags, 0o600)?;
+            write_all(&fd, &target, 0)?;
+            self.keep(&fd, Form::File, kept.mode, None, Some(kept))?;
+            let access = TimeSpec::new(stat.st_atime, stat.st_atime_nsec);
+            let modification = TimeSpec::new(stat.st_mtime, stat.st_mtime_nsec);
+            futimens(&fd, &access, &modification)?;
+            for aside in asides.iter().skip(1) {
+                linkat(&*self.work, &first[..], &*self.work, &aside[..], AtFlags::empty())?;
+            }
+            for (name, aside) in names.iter().zip(&asides) {
+                rename(&self.work, aside, &*self.upper(name.dir)?, &name.name, 0)?;
+            }
+            Ok((fstat(&fd)?.st_ino, fd))
+        })();
+        let (ino, fd) =
+            done.inspect_err(|_| asides.iter().for_each(|aside| self.drop_from_work(aside)))?;
+        let number = if view.origin.is_some() { view.number } else { self.number(ino) };
+        self.table().replace_upper(id, ino, number, kept);
+        self.files.give_up(id);
+        self.files.keep(id, &Arc::new(fd));
         Ok(())
     }
 
@@ -149,7 +202,7 @@ impl Writable {
     fn xattr(&self, id: u64, name: &CString) -> Result<Option<Vec<u8>>, Errno> {
         let view = self.table().view(id)?;
         match (view.upper, view.lower) {
-            (Some(_), _) if Form::for_kind(view.kind) == Form::Other => Ok(None),
+            (Some(_), _) if view.form() == Form::Other => Ok(None),
             (Some(_), _) => sys::fs::get_xattr(&*self.upper(id)?, name).map_err(errno),
             (None, Some(lower)) => {
                 Ok(self.lowers.xattr(lower, name.to_bytes()).map(<[u8]>::to_vec))
@@ -184,7 +237,7 @@ impl Writable {
             }
         };
         match (view.upper, view.lower) {
-            (Some(_), _) if Form::for_kind(view.kind) == Form::Other => {}
+            (Some(_), _) if view.form() == Form::Other => {}
             (Some(_), _) => {
                 let found = sys::fs::list_xattrs(&*self.upper(id)?).map_err(errno)?;
                 found.iter().for_each(|name| add(name.to_bytes()));

@@ -81,7 +81,8 @@ impl Writable {
             None => self.keep_unnamed(id, &copy),
         };
         if done.is_err() {
-            self.drop_from_work(&copy.name);
+            let is_dir = from.kind == Kind::Directory;
+            self.drop_made(&copy.name, is_dir);
         }
         done
     }
@@ -183,11 +184,8 @@ impl Writable {
     }
 
     /// Removes from the work directory what was made for something that then failed.
-    pub(super) fn drop_made(&self, name: &[u8], kind: Kind) {
-        let flag = match kind {
-            Kind::Directory => UnlinkatFlags::RemoveDir,
-            _ => UnlinkatFlags::NoRemoveDir,
-        };
+    pub(super) fn drop_made(&self, name: &[u8], is_dir: bool) {
+        let flag = if is_dir { UnlinkatFlags::RemoveDir } else { UnlinkatFlags::NoRemoveDir };
         let _stays_until_then = unlinkat(&*self.work, name, flag);
     }
 
@@ -195,7 +193,7 @@ impl Writable {
         let name = self.fresh_name();
         let made = self.copy_as(&name, lower, from, data);
         if made.is_err() {
-            self.drop_made(&name, from.kind);
+            self.drop_made(&name, from.kind == Kind::Directory);
         }
         made
     }
@@ -207,7 +205,8 @@ impl Writable {
         from: &Attributes,
         data: Data,
     ) -> Result<Copy, Errno> {
-        let form = Form::for_kind(from.kind);
+        let kept = self.to_keep(from.kind, from.mode, (from.uid, from.gid), from.device);
+        let form = Form::with(from.kind, kept);
         let work = &*self.work;
         let mtime = TimeSpec::new(from.mtime.0, i64::from(from.mtime.1));
         let fd = match form {
@@ -235,11 +234,13 @@ impl Writable {
         if from.kind == Kind::File && data == Data::All {
             self.copy_data(&*self.lowers.open(lower)?, &fd, from.size)?;
         }
+        if from.kind == Kind::Symlink {
+            write_all(&fd, self.lowers.target(lower)?, 0)?;
+        }
         for (name, value) in self.lowers.xattrs(lower) {
             let name = std::ffi::CString::new(name).map_err(|_| Errno::EIO)?;
             sys::fs::set_xattr(&fd, &name, value).map_err(errno)?;
         }
-        let kept = self.to_keep(from.kind, from.mode, (from.uid, from.gid), from.device);
         self.keep(&fd, form, from.mode, None, kept)?;
         futimens(&fd, &mtime, &mtime)?;
         let ino = fstat(&fd)?.st_ino;
@@ -318,7 +319,7 @@ impl Writable {
 }
 
 /// pwrite(2) until all is written.
-fn write_all(to: &OwnedFd, bytes: &[u8], at: i64) -> Result<(), Errno> {
+pub(super) fn write_all(to: &OwnedFd, bytes: &[u8], at: i64) -> Result<(), Errno> {
     let mut done = 0;
     while let Some(rest) = bytes.get(done..).filter(|rest| !rest.is_empty()) {
         match pwrite(to, rest, at + done as i64) {

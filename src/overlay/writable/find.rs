@@ -105,7 +105,7 @@ impl Writable {
             let opened = self.open_usable(upper, name, stat, form)?;
             kept = self.read_kept(&opened)?;
             match kept.and_then(|kept| kept.kind) {
-                Some(Kind::Directory | Kind::Symlink | Kind::Whiteout) | None => (),
+                Some(Kind::Directory | Kind::Whiteout) | None => (),
                 Some(_) if form == Form::Directory => (),
                 Some(stands_for) => kind = stands_for,
             }
@@ -224,6 +224,16 @@ impl Writable {
         self.attributes_of(id, None)
     }
 
+    /// When something was made, where that was in this mount or in an earlier one with the same upper
+    /// directory: no image tells it, and of a copy the disk has the wrong one.
+    pub(super) fn birth_time(&self, id: u64) -> Result<Option<(i64, u32)>, Errno> {
+        let view = self.table().view(id)?;
+        if view.upper.is_none() || view.lower.is_some() || view.origin.is_some() {
+            return Ok(None);
+        }
+        sys::fs::birth_time(&*self.upper(id)?).map_err(errno)
+    }
+
     fn attributes_of(&self, id: u64, stat: Option<&FileStat>) -> Result<Attributes, Errno> {
         let (view, shared, has_name) = {
             let table = self.table();
@@ -234,7 +244,11 @@ impl Writable {
         let links = |found: u32| match shared {
             Some(Shared { links, .. }) => links,
             None if view.is_temporary => 0,
-            None if view.kind == Kind::Directory => u32::from(has_name || id == super::table::ROOT),
+            // How many directories a merged one has is not known without going through it.
+            None if view.kind == Kind::Directory => match has_name || id == super::table::ROOT {
+                true if view.lower.is_none() => found,
+                is_there => u32::from(is_there),
+            },
             None => found,
         };
         match (view.upper, view.lower) {

@@ -45,6 +45,10 @@ impl Writable {
         }
     }
 
+    fn is_own(&self, owner: (u32, u32)) -> bool {
+        self.owners != Owners::Image || owner == self.own()
+    }
+
     /// What must be kept beside a file that is to show this; `None` where the disk says it.
     pub(super) fn to_keep(
         &self,
@@ -56,8 +60,10 @@ impl Writable {
         let form = Form::for_kind(kind);
         let is_plain = match kind {
             Kind::File | Kind::Directory => physical(form, mode) == mode && owner == self.own(),
-            // They cannot have attributes.
-            Kind::Symlink | Kind::Fifo | Kind::Whiteout => true,
+            // They cannot have attributes: a file stands for one whose owner matters.
+            Kind::Symlink => self.is_own(owner),
+            Kind::Fifo => physical(form, mode) == mode && self.is_own(owner),
+            Kind::Whiteout => true,
             Kind::Socket | Kind::CharDevice | Kind::BlockDevice => false,
         };
         let (uid, gid) = owner;

@@ -6,15 +6,16 @@ use std::sync::Arc;
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag};
 use nix::sys::stat::{FileStat, Mode, SFlag, fstat, mkdirat, mknodat};
-use nix::unistd::{linkat, symlinkat};
+use nix::unistd::{UnlinkatFlags, linkat, symlinkat, unlinkat};
 
 use super::Writable;
-use super::copy_up::{Data, rename};
+use super::copy_up::{Data, rename, write_all};
 use super::find::{Dir, OPAQUE};
 use super::kept::{errno, physical};
 use super::place::{Form, is_whiteout, open_name, stat_name};
 use super::table::{Shared, View, WORK};
 use crate::index::Kind;
+use crate::index::override_stat::Override;
 use crate::overlay::common::NAME_MAX;
 use crate::overlay::owners::Owners;
 use crate::overlay::wire::Entry;
@@ -52,6 +53,8 @@ impl Writable {
             return Err(Errno::ENAMETOOLONG);
         }
         let dir = self.dir_to_change(dir)?;
+        // Before there is anything that would have to be undone.
+        self.table().check_room()?;
         let upper = dir.upper.as_ref().ok_or(Errno::EIO)?;
         let below = self.below(&dir, name)?;
         let mut mode = new.mode & 0o7777;
@@ -69,7 +72,7 @@ impl Writable {
         let hides = below.is_some() && new.kind == Kind::Directory;
         let in_place = kept.is_none() && !hides;
         let first =
-            if in_place { self.make_at(upper, name, new, mode) } else { Err(Errno::EEXIST) };
+            if in_place { self.make_at(upper, name, new, mode, None) } else { Err(Errno::EEXIST) };
         let (fd, stat) = match first {
             Err(Errno::EEXIST) => {
                 let hidden = match stat_name(upper, name)? {
@@ -90,11 +93,12 @@ impl Writable {
             kept,
             is_temporary: false,
         };
-        let id = self.table().enter(view, dir.id, name)?;
+        let id = self.table().enter_made(view, dir.id, name);
         if let Some(fd) = fd {
             self.files.keep(id, &Arc::new(fd));
         }
-        Ok(self.entry(id, self.shown(&view, &stat, 1)))
+        let links = u32::try_from(stat.st_nlink).unwrap_or(u32::MAX);
+        Ok(self.entry(id, self.shown(&view, &stat, links)))
     }
 
     fn is_whited(&self, upper: &OwnedFd, name: &[u8]) -> Result<bool, Errno> {
@@ -114,23 +118,50 @@ impl Writable {
         name: &[u8],
         new: &New<'_>,
         mode: u32,
+        kept: Option<Override>,
     ) -> Result<(Option<OwnedFd>, FileStat), Errno> {
-        let form = Form::for_kind(new.kind);
+        let form = Form::with(new.kind, kept);
         let wanted = physical(form, mode);
-        let fd = match form {
+        let bits = Mode::from_bits_truncate(wanted);
+        let mut file = None;
+        match form {
             Form::File => {
                 let flags = OFlag::O_RDWR | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOATIME;
-                open_name(dir, name, flags, wanted)?
+                file = Some(open_name(dir, name, flags, wanted)?);
             }
-            Form::Directory => {
-                mkdirat(dir, name, Mode::from_bits_truncate(wanted))?;
+            Form::Directory => mkdirat(dir, name, bits)?,
+            Form::Other if new.kind == Kind::Symlink => symlinkat(new.target, dir, name)?,
+            Form::Other => mknodat(dir, name, SFlag::S_IFIFO, bits, 0)?,
+        }
+        self.complete(dir, name, new, (form, mode), file).inspect_err(|_| {
+            // There may be no descriptor left for what is there now.
+            let flag = match form {
+                Form::Directory => UnlinkatFlags::RemoveDir,
+                _ => UnlinkatFlags::NoRemoveDir,
+            };
+            let _stays_if_it_must = unlinkat(dir, name, flag);
+        })
+    }
+
+    /// Gives what was just made the rest.
+    fn complete(
+        &self,
+        dir: &OwnedFd,
+        name: &[u8],
+        new: &New<'_>,
+        (form, mode): (Form, u32),
+        file: Option<OwnedFd>,
+    ) -> Result<(Option<OwnedFd>, FileStat), Errno> {
+        let fd = match (form, file) {
+            (_, Some(file)) => {
+                write_all(&file, new.target, 0)?;
+                file
+            }
+            (Form::Directory, None) => {
                 open_name(dir, name, OFlag::O_RDONLY | OFlag::O_DIRECTORY, 0)?
             }
-            Form::Other => {
-                if new.kind == Kind::Symlink {
-                    symlinkat(new.target, dir, name)?;
-                } else {
-                    mknodat(dir, name, SFlag::S_IFIFO, Mode::from_bits_truncate(wanted), 0)?;
+            (_, None) => {
+                if new.kind == Kind::Fifo {
                     self.set_fifo_mode(dir, name, mode)?;
                 }
                 return Ok((None, stat_name(dir, name)?.ok_or(Errno::EIO)?));
@@ -138,6 +169,7 @@ impl Writable {
         };
         let mut stat = fstat(&fd)?;
         // The mask of this process, or the file system's own idea of it.
+        let wanted = physical(form, mode);
         if stat.st_mode & 0o7777 != wanted {
             nix::sys::stat::fchmod(&fd, Mode::from_bits_truncate(wanted))?;
             stat = fstat(&fd)?;
@@ -152,14 +184,14 @@ impl Writable {
         name: &[u8],
         new: &New<'_>,
         mode: u32,
-        kept: Option<crate::index::override_stat::Override>,
+        kept: Option<Override>,
         over_whiteout: bool,
     ) -> Result<(Option<OwnedFd>, FileStat), Errno> {
         let aside = self.fresh_name();
         let done = (|| {
-            let (fd, _) = self.make_at(&self.work, &aside, new, mode)?;
+            let (fd, _) = self.make_at(&self.work, &aside, new, mode, kept)?;
             if let Some(fd) = &fd {
-                let form = Form::for_kind(new.kind);
+                let form = Form::with(new.kind, kept);
                 if kept.is_some() {
                     self.keep(fd, form, mode, None, kept)?;
                 }
@@ -184,7 +216,7 @@ impl Writable {
             Ok((fd, stat))
         })();
         if done.is_err() {
-            self.drop_made(&aside, new.kind);
+            self.drop_made(&aside, new.kind == Kind::Directory);
         }
         done
     }
@@ -192,6 +224,7 @@ impl Writable {
     /// A file that has no name yet; on disk it has one in the work directory.
     pub(super) fn make_temporary(&self, dir: u64, new: &New<'_>) -> Result<Entry, Errno> {
         self.dir(dir)?;
+        self.table().check_room()?;
         let name = self.fresh_name();
         let mode = new.mode & 0o7777;
         let owner = match self.owners {
@@ -200,7 +233,7 @@ impl Writable {
         };
         let kept = self.to_keep(Kind::File, mode, owner, (0, 0));
         let done = (|| {
-            let (fd, stat) = self.make_at(&self.work, &name, new, mode)?;
+            let (fd, stat) = self.make_at(&self.work, &name, new, mode, kept)?;
             if let Some(fd) = &fd
                 && kept.is_some()
             {
@@ -215,7 +248,7 @@ impl Writable {
                 kept,
                 is_temporary: true,
             };
-            let id = self.table().enter(view, WORK, &name)?;
+            let id = self.table().enter_made(view, WORK, &name);
             if let Some(fd) = fd {
                 self.files.keep(id, &Arc::new(fd));
             }

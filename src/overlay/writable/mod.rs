@@ -5,7 +5,8 @@
 //! character devices, `user.overlay.opaque` marks directories that hide what is below them. A
 //! directory that was kept can be mounted by either. What an ordinary user cannot give a file is in
 //! `user.containers.override_stat` beside it; files on disk belong to the user always, who can read
-//! and write them.
+//! and write them. What cannot have attributes, a file stands for where there is something to say: for
+//! devices and sockets always, for FIFOs and symbolic links of another owner or an odd mode.
 //!
 //! Only this server changes the tree, so that the kernel may keep all that it is told for ever, and
 //! files are opened without asking. Which file on disk a request is about is decided when it comes.
@@ -45,7 +46,7 @@ use super::files::Files;
 use super::lowers::Lowers;
 use super::owners::Owners;
 use super::server::FileSystem;
-use super::wire::{Answer, Features, Limits, Operation, Request, Timeout};
+use super::wire::{Answer, Features, Limits, Operation, Range, Request, Timeout};
 use crate::confine::landlock::Access;
 use crate::confine::seccomp::{Architecture, Policy};
 use crate::error::{During, Result};
@@ -61,6 +62,9 @@ use table::{ROOT, Table, View};
 /// most for open files that were removed; each at most a quarter of what the process may have, which
 /// leaves one for what requests open.
 const MOST_FILES: u64 = 4096;
+
+/// The longest target of a symbolic link, in bytes: `PATH_MAX` with its NUL.
+const LONGEST_TARGET: u32 = 4095;
 
 /// How deep the work directory is emptied. What is left there is never deep.
 const DEEPEST: usize = 8;
@@ -168,6 +172,10 @@ impl Writable {
             return Err(Errno::EINVAL);
         }
         match (view.upper, view.lower) {
+            (Some(_), _) if view.form() == place::Form::File => {
+                let whole = Range { handle: 0, offset: 0, size: LONGEST_TARGET };
+                common::read(&*self.upper(id)?, whole, answer)
+            }
             (Some(_), _) => {
                 let target = self.by_name(id, |dir, name| nix::fcntl::readlinkat(dir, name))?;
                 answer.put(target.as_bytes())
@@ -277,6 +285,10 @@ impl FileSystem for Writable {
             Operation::GetAttributes { .. } => {
                 answer.put_attributes(&self.attributes(node)?, Timeout::NEVER)
             }
+            Operation::StatX { .. } => {
+                let birth = self.birth_time(node)?;
+                answer.put_statx(&self.attributes(node)?, birth, Timeout::NEVER)
+            }
             Operation::SetAttributes(change) => {
                 self.set_attributes(node, change)?;
                 answer.put_attributes(&self.attributes(node)?, Timeout::NEVER)
@@ -359,7 +371,6 @@ impl FileSystem for Writable {
             | Operation::OpenDirectory(_)
             | Operation::Create { .. }
             | Operation::Flush { .. }
-            | Operation::StatX { .. }
             | Operation::Interrupt { .. }
             | Operation::Other(_) => Err(Errno::ENOSYS),
         }

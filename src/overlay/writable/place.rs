@@ -11,6 +11,7 @@ use nix::sys::stat::{FileStat, Mode, fstat, fstatat};
 use super::Writable;
 use super::table::{Gone, ROOT, Table, WORK};
 use crate::index::Kind;
+use crate::index::override_stat::Override;
 
 /// What a thing on disk is opened as.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,6 +38,14 @@ impl Form {
             Kind::File | Kind::CharDevice | Kind::BlockDevice | Kind::Socket => Form::File,
             Kind::Directory => Form::Directory,
             Kind::Symlink | Kind::Fifo | Kind::Whiteout => Form::Other,
+        }
+    }
+
+    /// The same, where this is kept beside it: a file stands for what cannot have attributes itself.
+    pub(super) fn with(kind: Kind, kept: Option<Override>) -> Self {
+        match (Form::for_kind(kind), kept) {
+            (Form::Other, Some(_)) => Form::File,
+            (form, _) => form,
         }
     }
 
@@ -133,7 +142,7 @@ impl Writable {
             let view = table.view(at)?;
             let name = table.name(at).ok_or(Errno::ESTALE)?;
             let dir = name.dir;
-            way.push((at, Form::for_kind(view.kind), name.name, view.upper));
+            way.push((at, view.form(), name.name, view.upper));
             at = dir;
         };
         for (at, form, name, ino) in way.into_iter().rev() {

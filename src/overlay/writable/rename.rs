@@ -19,6 +19,9 @@ use crate::sys;
 /// The most entries that are copied up for the renaming of a directory.
 const MOST_COPIED: usize = 10_000;
 
+/// The most room on disk that they may take, in bytes: whoever renames waits for it.
+const MOST_COPIED_BYTES: u64 = 1 << 30;
+
 /// One side of a rename.
 struct Side<'a> {
     dir: Dir,
@@ -178,10 +181,19 @@ impl Writable {
             // A directory takes the place of nothing but an empty directory.
             Some(stat) if is_dir => {
                 let moved = self.change_places(from, to, source);
-                moved.and_then(|()| match (is_whiteout(&stat), leaves_whiteout) {
-                    (true, true) => Ok(()),
-                    (true, false) => unlinkat(from.upper()?, from.name, UnlinkatFlags::NoRemoveDir),
-                    (false, leaves) => self.take_away(from.upper()?, from.name, leaves),
+                moved.and_then(|()| {
+                    let gone = match (is_whiteout(&stat), leaves_whiteout) {
+                        (true, true) => Ok(()),
+                        (true, false) => {
+                            unlinkat(from.upper()?, from.name, UnlinkatFlags::NoRemoveDir)
+                        }
+                        (false, leaves) => self.take_away(from.upper()?, from.name, leaves),
+                    };
+                    if gone.is_err() {
+                        // Nobody is to find the other directory under the old name.
+                        self.change_places(to, from, source)?;
+                    }
+                    gone
                 })
             }
             _ => self.move_over(from, to, source, leaves_whiteout),
@@ -218,8 +230,12 @@ impl Writable {
             match rename(old, from.name, new, to.name, libc::RENAME_WHITEOUT) {
                 // Not every file system has it.
                 Err(Errno::EINVAL | Errno::EPERM) => {
-                    rename(old, from.name, new, to.name, 0)?;
-                    self.make_whiteout(old, from.name)?;
+                    // What takes room comes first: a name that is left must not show a layer again.
+                    let aside = self.fresh_name();
+                    self.make_whiteout(&self.work, &aside)?;
+                    let moved = rename(old, from.name, new, to.name, 0)
+                        .and_then(|()| rename(&self.work, &aside, old, from.name, 0));
+                    moved.inspect_err(|_| self.drop_from_work(&aside))?;
                 }
                 done => done?,
             }
@@ -250,7 +266,7 @@ impl Writable {
         // First how much it is: what is too much is not begun.
         let mut directories = vec![id];
         let mut files = Vec::new();
-        let mut at = 0;
+        let (mut at, mut bytes) = (0, 0_u64);
         while let Some(dir) = directories.get(at).copied() {
             at += 1;
             let dir = self.dir(dir)?;
@@ -269,8 +285,14 @@ impl Writable {
             }
             for name in names {
                 let Some(seen) = self.see(&dir, &name)? else { continue };
-                let (child, _) = self.enter(&dir, &name, &seen)?;
+                let (child, shown) = self.enter(&dir, &name, &seen)?;
                 known.push(child);
+                if let Seen::Lower(_) = seen {
+                    bytes = bytes.saturating_add(shown.blocks.saturating_mul(512));
+                }
+                if bytes > MOST_COPIED_BYTES {
+                    return Err(Errno::EXDEV);
+                }
                 let view = self.table().view(child)?;
                 match view.kind {
                     Kind::Directory if view.lower.is_some() => directories.push(child),

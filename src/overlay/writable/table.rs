@@ -9,6 +9,7 @@ use std::sync::Arc;
 use nix::errno::Errno;
 
 use super::super::lowers::Id;
+use super::place::Form;
 use crate::index::Kind;
 use crate::index::override_stat::Override;
 
@@ -18,8 +19,10 @@ pub(super) const ROOT: u64 = super::super::wire::ROOT;
 /// The work directory, as what a name may be in. The kernel knows no such node.
 pub(super) const WORK: u64 = 0;
 
-/// The most nodes; some 250 bytes each.
-const MOST_NODES: usize = 2 << 20;
+/// The most nodes. With names of 16 bytes each takes 220 to 400 bytes, by how full the maps are
+/// (measured with 200,000 to a million); with one more than seven eighths of 2 Mi they would double
+/// again. So all of them are some 500 MB.
+const MOST_NODES: usize = (2 << 20) / 8 * 7 - 64;
 
 /// A name in a directory.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -44,6 +47,13 @@ pub(super) struct View {
     pub(super) kept: Option<Override>,
     /// It is an open file that never had a name; the one in the work directory does not count.
     pub(super) is_temporary: bool,
+}
+
+impl View {
+    /// What it is in the upper directory.
+    pub(super) fn form(&self) -> Form {
+        Form::with(self.kind, self.kept)
+    }
 }
 
 struct Node {
@@ -153,6 +163,10 @@ impl Table {
         self.nodes.get(&id).and_then(|node| node.names.first()).cloned()
     }
 
+    pub(super) fn all_names(&self, id: u64) -> Vec<Name> {
+        self.nodes.get(&id).map(|node| node.names.clone()).unwrap_or_default()
+    }
+
     /// How many names are known.
     pub(super) fn names(&self, id: u64) -> usize {
         self.nodes.get(&id).map_or(0, |node| node.names.len())
@@ -195,6 +209,23 @@ impl Table {
         };
         self.add_name(id, dir, name);
         Ok(id)
+    }
+
+    /// `ENFILE` where there is no room for another node.
+    pub(super) fn check_room(&self) -> Result<(), Errno> {
+        if self.nodes.len() >= MOST_NODES { Err(Errno::ENFILE) } else { Ok(()) }
+    }
+
+    /// The node of something that was just made, for which there was room.
+    pub(super) fn enter_made(&mut self, view: View, dir: u64, name: &[u8]) -> u64 {
+        if let Some(ino) = view.upper {
+            self.origins.remove(&ino);
+        }
+        let id = self.next;
+        self.next += 1;
+        self.insert(id, view);
+        self.add_name(id, dir, name);
+        id
     }
 
     /// One more lookup of a node that is known.
@@ -272,6 +303,25 @@ impl Table {
                 view.lower = None;
             }
         });
+    }
+
+    /// Notes that another file is in the upper directory for a node, under all of its names.
+    pub(super) fn replace_upper(&mut self, id: u64, ino: u64, number: u64, kept: Override) {
+        let Some(node) = self.nodes.get_mut(&id) else { return };
+        if let Some(before) = node.view.upper.replace(ino) {
+            // Its number may be another file's soon.
+            if self.by_upper.get(&before) == Some(&id) {
+                self.by_upper.remove(&before);
+            }
+            if let Some(origin) = self.origins.remove(&before) {
+                self.origins.insert(ino, origin);
+            }
+        }
+        (node.view.number, node.view.kept) = (number, Some(kept));
+        if let Some(shared) = node.view.origin.and_then(|origin| self.shared.get_mut(&origin)) {
+            shared.upper = Some(ino);
+        }
+        self.by_upper.insert(ino, id);
     }
 
     /// The kernel gives up so many lookups.

@@ -7,6 +7,7 @@ use super::super::{Mount, What};
 use super::{Inputs, protect};
 use crate::error::{Error, Result};
 use crate::host::{Host, World};
+use crate::identity::Identity;
 use crate::profile::Grant;
 
 pub(super) fn grants(inputs: &Inputs<'_>, world: &mut dyn World) -> Result<Vec<Mount>> {
@@ -175,6 +176,23 @@ pub(super) fn is_granted(path: &Path, mounts: &[Mount]) -> bool {
         })
 }
 
+/// Refuses what would leave files of transient ids on disk: they are somebody else's tomorrow.
+pub(super) fn check_owners(mounts: &[Mount], identity: &Identity, host: &Host) -> Result<()> {
+    let is_transient = matches!(&host.range, Some(Ok(range)) if range.is_transient());
+    if !identity.has_many() || !is_transient {
+        return Ok(());
+    }
+    let writable = mounts.iter().find(|mount| matches!(mount.what, What::Bind { write: true, .. }));
+    match writable {
+        None => Ok(()),
+        Some(mount) => Err(Error::new(format!(
+            "{}: {}: writable in a box whose ids systemd-nsresourced lends: what it makes there would belong to somebody else later",
+            mount.origin,
+            mount.target.display()
+        ))
+        .hint("make it read-only, or use a range of your own (newuidmap), or --userns=single")),
+    }
+}
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -12,12 +12,13 @@ use std::path::{Path, PathBuf};
 
 use super::{Degraded, Keyring, Mount, Program, Root, Sandbox, What};
 use crate::cgroup;
+use crate::confine::capabilities;
 use crate::confine::landlock::{self, Access, Rules};
 use crate::confine::rlimits::Rlimit;
 use crate::confine::seccomp::{Architecture, Filter, Policy};
 use crate::error::{Error, Result};
 use crate::host::{Host, Source, World};
-use crate::identity::{self, Asked, Identity, Names};
+use crate::identity::{self, Asked, Identity, Names, Question};
 use crate::image;
 use crate::profile::{
     Control, NetworkMode, Profile, ResourceLimit, ResourceName, SeccompBase, Size, Terminal,
@@ -70,13 +71,23 @@ pub fn resolve(inputs: &Inputs<'_>, world: &mut dyn World) -> Result<Sandbox> {
         (None, Some(image)) => Asked::Image(image.config.user.as_deref().unwrap_or_default()),
         (None, None) => Asked::Nobody,
     };
-    let identity = identity::resolve(&asked, &host.caller, &inputs.names, image.is_some())?;
+    let question = Question {
+        asked,
+        wanted: &profile.identity,
+        caller: &host.caller,
+        names: &inputs.names,
+        in_image: image.is_some(),
+        range: host.range.as_ref(),
+        may_be_single: profile.may_degrade.contains(&Control::Ids),
+    };
+    let (identity, one_id) = identity::resolve(&question)?;
     let hostname =
         profile.identity.hostname.as_ref().map_or("casemate", |name| name.0.as_str()).to_owned();
     let network = profile.network.mode.unwrap_or(NetworkMode::None);
-    let mut degraded = Vec::new();
+    let mut degraded: Vec<_> =
+        one_id.map(|reason| Degraded { control: Control::Ids, reason }).into_iter().collect();
 
-    let root = root::choose(profile, host, image.as_ref())?;
+    let root = root::choose(profile, host, image.as_ref(), &identity)?;
     let memory = profile.root.scratch_size.unwrap_or(Size::Percent(50));
     let mut mounts = root::base(&root, &identity, &inputs.names, &hostname, network, world)?;
     let granted = files::grants(inputs, world)?;
@@ -109,7 +120,7 @@ pub fn resolve(inputs: &Inputs<'_>, world: &mut dyn World) -> Result<Sandbox> {
     let memory = within(memory, decided.plan.as_ref(), host);
     let nesting = profile.seccomp.nesting.unwrap_or(false);
     let landlock = landlock_rules(profile, host, &root, &mounts, network, &mut degraded)?;
-    let filter = seccomp(profile)?;
+    let filter = seccomp(profile, identity.fake_root)?;
     let no_keys = |filter: &Filter| filter.refuses(&["keyctl", "add_key", "request_key"]);
     let keyring = if !host.keyring {
         let reason = "keyctl is refused here, by a filter that casemate was started under";
@@ -121,9 +132,13 @@ pub fn resolve(inputs: &Inputs<'_>, world: &mut dyn World) -> Result<Sandbox> {
         Keyring::Private
     };
     let mut capabilities = profile.capabilities.keep.clone();
+    if identity.is_root() {
+        capabilities.extend(capabilities::ROOT);
+    }
     capabilities.sort();
     capabilities.dedup();
-    let notes = notes::collect(inputs, &identity, &capabilities, nesting, decided.plan.as_ref());
+    files::check_owners(&mounts, &identity, host)?;
+    let notes = notes::collect(inputs, &identity, &mounts, nesting, decided.plan.as_ref());
 
     Ok(Sandbox {
         profiles: inputs.profiles.clone(),
@@ -227,7 +242,7 @@ fn landlock_rules(
     Ok(Some(rules))
 }
 
-fn seccomp(profile: &Profile) -> Result<Option<Filter>> {
+fn seccomp(profile: &Profile, fake_root: bool) -> Result<Option<Filter>> {
     let wanted = &profile.seccomp;
     if wanted.base == Some(SeccompBase::None) {
         if let Some(call) = wanted.allow.first().or(wanted.deny.first()) {
@@ -236,9 +251,14 @@ fn seccomp(profile: &Profile) -> Result<Option<Filter>> {
                 call.origin, call.name
             )));
         }
+        if fake_root {
+            return Err(Error::new("--fake-root is done by the filter, and seccomp base is none")
+                .hint("leave one of the two out"));
+        }
         return Ok(None);
     }
-    let changed = [wanted.nesting, wanted.debug].contains(&Some(true))
+    let changed = fake_root
+        || [wanted.nesting, wanted.debug].contains(&Some(true))
         || !wanted.allow.is_empty()
         || !wanted.deny.is_empty();
     if !changed {
@@ -253,6 +273,10 @@ fn seccomp(profile: &Profile) -> Result<Option<Filter>> {
     }
     for call in &wanted.allow {
         policy.allow(&call.name).map_err(|error| error.within(&call.origin))?;
+    }
+    // Before what is refused: that stays refused.
+    if fake_root {
+        policy = policy.with_fake_root();
     }
     for call in &wanted.deny {
         let denied = policy.deny(&call.name, nix::errno::Errno::EPERM);

@@ -1,5 +1,6 @@
 //! What the user should know about a plan: the honest part of `explain`.
 
+use super::super::{Mount, What};
 use super::Inputs;
 use crate::cgroup;
 use crate::identity::Identity;
@@ -8,7 +9,7 @@ use crate::profile::{Capability, NetworkMode, SeccompBase};
 pub(super) fn collect(
     inputs: &Inputs<'_>,
     identity: &Identity,
-    capabilities: &[Capability],
+    mounts: &[Mount],
     nesting: bool,
     cgroup: Option<&cgroup::Plan>,
 ) -> Vec<String> {
@@ -20,11 +21,29 @@ pub(super) fn collect(
         .filter(|group| **group != identity.host_gid)
         .map(u32::to_string)
         .collect();
-    if !extra.is_empty() {
+    if !extra.is_empty() && !identity.has_many() {
         notes.push(format!(
             "with one id the program keeps your supplementary groups ({}): what they can read is open to it where it is mounted",
             extra.join(", ")
         ));
+    }
+    if identity.has_many() && identity.host_uid != inputs.host.caller.uid {
+        let from_host = mounts.iter().any(|mount| match &mount.what {
+            What::Bind { .. } => mount.origin != "the host's system",
+            _ => false,
+        });
+        if from_host {
+            notes.push(
+                "the program is nobody of this host: of your files that are mounted it can use only what everybody may (--userns=keep-id makes it you)"
+                    .to_owned(),
+            );
+        }
+    }
+    if identity.fake_root {
+        notes.push(
+            "fake root: chown, setuid, setgid, mknod and their kin report success and do nothing; files keep the one owner"
+                .to_owned(),
+        );
     }
     if inputs.profile.network.mode == Some(NetworkMode::Host) {
         notes.push(
@@ -32,6 +51,7 @@ pub(super) fn collect(
                 .to_owned(),
         );
     }
+    let capabilities = &inputs.profile.capabilities.keep;
     if !capabilities.is_empty() {
         let names: Vec<String> = capabilities.iter().map(Capability::to_string).collect();
         notes.push(format!(

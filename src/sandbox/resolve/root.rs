@@ -6,7 +6,7 @@ use super::super::{Mount, Root, What};
 use super::ImageInput;
 use crate::error::{During, Error, Result};
 use crate::host::{Host, World};
-use crate::identity::{Identity, Names};
+use crate::identity::{Identity, Names, find_user};
 use crate::profile::{NetworkMode, Overlay, Profile, Scratch};
 use crate::rootfs::host::How;
 use crate::rootfs::{self, host as system};
@@ -14,7 +14,12 @@ use crate::rootfs::{self, host as system};
 /// /etc/resolv.conf and the like are small; more is not one.
 const SMALL: u64 = 1 << 20;
 
-pub(super) fn choose(profile: &Profile, host: &Host, image: Option<&ImageInput>) -> Result<Root> {
+pub(super) fn choose(
+    profile: &Profile,
+    host: &Host,
+    image: Option<&ImageInput>,
+    identity: &Identity,
+) -> Result<Root> {
     let Some(image) = image else { return Ok(Root::Host) };
     let asked = profile.root.scratch.unwrap_or(Scratch::Auto);
     let (scratch, why) = rootfs::scratch(asked, host.tmpfs_xattrs);
@@ -26,7 +31,11 @@ pub(super) fn choose(profile: &Profile, host: &Host, image: Option<&ImageInput>)
         .hint("leave it out, or say scratch = \"memory\""));
     }
     let asked = profile.root.overlay.unwrap_or(Overlay::Auto);
-    let (overlay, overlay_why) = rootfs::overlay(asked, host.kernel_overlay, host.fuse)?;
+    let (overlay, overlay_why) = if identity.has_many() {
+        rootfs::overlay_for_many(asked, on_disk, host.fuse)?
+    } else {
+        rootfs::overlay(asked, host.kernel_overlay, host.fuse)?
+    };
     Ok(Root::Image {
         name: image.name.clone(),
         digest: image.digest.clone(),
@@ -40,6 +49,9 @@ pub(super) fn choose(profile: &Profile, host: &Host, image: Option<&ImageInput>)
         read_only: profile.root.read_only.unwrap_or(false),
     })
 }
+
+/// A file of apt.conf(5) that is read after those of the distribution.
+const APT_SETTING: &str = "/etc/apt/apt.conf.d/99casemate-fake-root";
 
 /// The mounts that are there without being asked for.
 pub(super) fn base(
@@ -77,6 +89,12 @@ pub(super) fn base(
             if !identity.known.group {
                 let content = with_line(&names.group, &identity.group_line());
                 list.add("/etc/group", What::File { content }, "identity");
+            }
+            // apt(8) looks whether it has become the account that it downloads as, and would stop.
+            if identity.fake_root && find_user(&names.passwd, |user| user.name == "_apt").is_some()
+            {
+                let content = b"APT::Sandbox::User \"root\";\n".to_vec();
+                list.add(APT_SETTING, What::File { content }, "fake root");
             }
             if network == NetworkMode::Host {
                 for (name, _) in system::ETC_NETWORK {
@@ -181,7 +199,10 @@ fn with_line(text: &[u8], line: &[u8]) -> Vec<u8> {
 }
 
 fn host_passwd(identity: &Identity) -> Vec<u8> {
-    let mut text = b"root:x:0:0:root:/root:/usr/sbin/nologin\n".to_vec();
+    let mut text = Vec::new();
+    if identity.uid != 0 {
+        text.extend(b"root:x:0:0:root:/root:/usr/sbin/nologin\n");
+    }
     text.extend(identity.passwd_line());
     // What the kernel shows for every id that the box does not have (user_namespaces(7)).
     text.extend(b"nobody:x:65534:65534:nobody:/nonexistent:/usr/sbin/nologin\n");
@@ -189,7 +210,10 @@ fn host_passwd(identity: &Identity) -> Vec<u8> {
 }
 
 fn host_group(identity: &Identity) -> Vec<u8> {
-    let mut text = b"root:x:0:\n".to_vec();
+    let mut text = Vec::new();
+    if identity.gid != 0 {
+        text.extend(b"root:x:0:\n");
+    }
     text.extend(identity.group_line());
     text.extend(b"nogroup:x:65534:\n");
     text

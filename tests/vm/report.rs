@@ -1,0 +1,70 @@
+//! The lines of the guest's test programs, and what they come to.
+
+/// The line with which the guest's start announces the program whose results follow.
+pub(super) const PROGRAM: &str = "casemate-guest: program ";
+
+/// What was seen so far.
+#[derive(Debug, Default)]
+pub(super) struct Report {
+    pub(super) passed: u32,
+    pub(super) failed: u32,
+    pub(super) ignored: u32,
+    pub(super) filtered: u32,
+    /// The program whose lines come, until its own result has come.
+    open: Option<String>,
+    /// How many programs gave a result.
+    results: u32,
+}
+
+impl Report {
+    /// Takes one line, and prints it as a test program of this machine would.
+    pub(super) fn line(&mut self, line: &str) {
+        let line = line.trim_end_matches('\r');
+        if let Some(program) = line.strip_prefix(PROGRAM) {
+            self.close();
+            self.open = Some(program.to_string());
+        } else if let Some(test) = line.strip_prefix("test result: ") {
+            self.filtered += number_before(test, " filtered out");
+            self.ignored += number_before(test, " ignored");
+            self.results += 1;
+            self.open = None;
+        } else if let (Some(program), Some(test)) = (&self.open, line.strip_prefix("test ")) {
+            println!("test {program}::{test}");
+            match test.rsplit_once(" ... ") {
+                Some((_, "ok")) => self.passed += 1,
+                Some((_, "FAILED")) => self.failed += 1,
+                _ => {}
+            }
+        } else if !line.starts_with("running ") && !line.is_empty() {
+            println!("{line}");
+        }
+    }
+
+    /// Whether all is well, once the guest is off; `ended` says whether it went off by itself.
+    pub(super) fn end(&mut self, ended: bool) -> bool {
+        self.close();
+        if self.results == 0 {
+            self.fail("the guest");
+        }
+        ended && self.failed == 0
+    }
+
+    /// A program that died has said nothing of the test that killed it.
+    fn close(&mut self) {
+        if let Some(program) = self.open.take() {
+            self.fail(&format!("{program}, which ended before its result"));
+        }
+    }
+
+    fn fail(&mut self, what: &str) {
+        println!("test {what} ... FAILED");
+        self.failed += 1;
+    }
+}
+
+/// The number in front of these words.
+fn number_before(line: &str, words: &str) -> u32 {
+    let before = line.split(words).next().unwrap_or_default();
+    let digits = before.rsplit(|c: char| !c.is_ascii_digit()).next().unwrap_or_default();
+    digits.parse().unwrap_or_default()
+}
