@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use crate::common::{Output, Run, Workspace, control, require_root, user};
+use crate::common::{Image, Output, Run, Workspace, control, image, require_root, user};
 
 /// A directory in the unified hierarchy that the user owns; gone when dropped.
 struct Given(PathBuf, Workspace);
@@ -103,6 +103,42 @@ fn the_program_is_born_in_the_boxs_cgroup_and_sees_no_other() {
     // casemate itself is not in it.
     assert!(lines[1].ends_with("/shell"), "{text}");
     assert_eq!(lines[2], "137", "{text}");
+    assert!(given.left().is_empty(), "{:?}", given.left());
+}
+
+/// The box of a range of ids is made by a process that has left the user's namespace.
+#[test]
+fn the_program_with_many_ids_is_born_in_it_as_well() {
+    let Some(given) = Given::make("range") else { return };
+    given.1.file("config/casemate/config.toml", "allow-setuid-helper = true\n");
+    let script = "export XDG_CONFIG_HOME=$config; many() { $casemate run --userns many \"$@\"; }; \
+        many --name r1 -- sh -c 'id -u; grep ^0 /proc/self/cgroup'; \
+        many --name r2 -- sleep 60 & \
+        for i in $(seq 100); do [ $(wc -l < $group/shell/casemate-r2-*/payload/cgroup.procs) = 2 ] && break; sleep 0.05; done 2>/dev/null; \
+        wc -l < $(echo $group/shell/casemate-r2-*/payload/cgroup.procs); \
+        ls -d $group/shell/casemate-* | wc -l; $casemate pause r2; $casemate ps | grep -c paused; \
+        $casemate resume r2; $casemate kill -s TERM r2; wait $!; echo $?; $casemate holder stop";
+    let output = given.bash(script).env("config", given.1.at("config")).output().succeeds();
+    let text = output.out();
+    let lines: Vec<&str> = text.lines().collect();
+    assert_eq!(lines[1..], ["0::/", "2", "1", "1", "143"], "{text} {}", output.err());
+    assert!(given.left().is_empty(), "{:?}", given.left());
+}
+
+/// One that others use would stay in the cgroup of the box that began it.
+#[test]
+fn a_box_with_a_cgroup_has_a_server_of_its_own() {
+    let Some(given) = Given::make("server") else { return };
+    let name = image(Image::Small);
+    let procs = given.0.join("shell/cgroup.procs");
+    // The control: a box without a cgroup takes part in one for all.
+    let script = "box() { $casemate run --image $image --overlay hybrid \"$@\" -- /bin/sleep 60 & \
+        s=$!; for i in $(seq 100); do $casemate ps | grep -q ' running ' && break; sleep 0.05; done; \
+        ls $XDG_RUNTIME_DIR/casemate; kill $s; wait $s; echo $?; }; box --name s; box";
+    let run = Run::bash(script).env("image", &name).env("XDG_RUNTIME_DIR", given.1.at("run"));
+    let enter = ["-c", "echo $$ > \"$0\" && exec \"$@\"", procs.to_str().unwrap()];
+    let output = run.with_fuse().wrapped_in("bash", &enter).output();
+    assert_eq!(output.out(), "boxes\n143\nboxes\noverlay\n143\n", "{}", output.err());
     assert!(given.left().is_empty(), "{:?}", given.left());
 }
 

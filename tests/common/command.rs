@@ -182,7 +182,7 @@ impl Run {
     }
 
     /// The command under another program, such as `setsid`.
-    pub(super) fn wrapped_in(mut self, program: &str, arguments: &[&str]) -> Self {
+    pub fn wrapped_in(mut self, program: &str, arguments: &[&str]) -> Self {
         let inner = std::mem::replace(&mut self.program, program.into());
         let rest = std::mem::take(&mut self.arguments);
         self.args(arguments).arg(inner).args(rest)
