@@ -38,13 +38,32 @@ use error::Exit;
 
 /// Runs the command line and returns the exit code.
 pub fn run(args: impl IntoIterator<Item = OsString>) -> i32 {
+    let args: Vec<OsString> = args.into_iter().collect();
+    match commands::wrap::by_link(&args) {
+        Ok(Some(meant)) => parsed(&meant),
+        Ok(None) => parsed(&args),
+        Err(error) => failed(&error),
+    }
+}
+
+fn parsed(args: &[OsString]) -> i32 {
     match cli::Cli::try_parse_from(args) {
-        Ok(cli) => commands::dispatch(&cli.command).unwrap_or_else(|error| {
-            ui::error(&error);
-            error.exit_code()
-        }),
+        Ok(cli) => commands::dispatch(&cli.command).unwrap_or_else(|error| failed(&error)),
+        // What is no command may be a program that has a profile.
+        Err(error) if error.kind() == ErrorKind::InvalidSubcommand => {
+            match commands::wrap::by_profile(args) {
+                Ok(Some(meant)) => parsed(&meant),
+                Ok(None) => usage(&error),
+                Err(error) => failed(&error),
+            }
+        }
         Err(error) => usage(&error),
     }
+}
+
+fn failed(error: &error::Error) -> i32 {
+    ui::error(error);
+    error.exit_code()
 }
 
 /// Help and version are answers; everything else that clap says is an error of ours.

@@ -59,7 +59,7 @@ fn keys(text: &str) -> Vec<String> {
     expected(&error)
 }
 
-const TABLES: [&str; 9] = [
+const TABLES: [&str; 10] = [
     "root",
     "identity",
     "program",
@@ -69,6 +69,7 @@ const TABLES: [&str; 9] = [
     "limits",
     "capabilities",
     "seccomp",
+    "lsm",
 ];
 
 #[test]
@@ -138,6 +139,9 @@ fn every_key_of_the_profile_language_is_in_its_page() {
     }
     all.extend(keys("[files]\nread = [{ path = \"/a\", nothing = 1 }]"));
     all.extend(keys("[files]\ntmpfs = [{ path = \"/a\", nothing = 1 }]"));
+    let rule = "[[seccomp.rule]]\ncalls = [\"read\"]\naction = \"deny\"\n";
+    all.extend(keys(&format!("{rule}nothing = 1")));
+    all.extend(keys(&format!("{rule}args = [{{ index = 1, value = 1, nothing = 1 }}]")));
     assert!(all.len() > 50, "{all:?}");
     for key in all.iter().filter(|key| !TABLES.contains(&key.as_str())) {
         assert!(has_key(&text, key), "{key}");
@@ -186,12 +190,24 @@ fn every_word_that_a_key_takes_is_in_the_page() {
         "[network]\nmode = \"?\"",
         "[limits.rlimits]\n\"?\" = 1",
         "[seccomp]\nbase = \"?\"",
+        "[[seccomp.rule]]\ncalls = [\"read\"]\naction = \"?\"",
     ] {
         let error = parse("p", profile).unwrap_err().to_string();
         let (_, words) = error.split_once("expected one of ").unwrap_or_else(|| panic!("{error}"));
         for word in words.split(", ") {
             assert!(has_word(&text, word), "{profile}: {word}");
         }
+    }
+}
+
+#[test]
+fn every_name_of_a_group_or_protected_path_is_in_the_page() {
+    let text = page("casemate.toml.5");
+    for group in casemate::confine::seccomp::groups() {
+        assert!(text.contains(&format!(".It Cm {group}\n")), "{group}");
+    }
+    for name in casemate::profile::protected::names() {
+        assert!(has_key(&text, &name), "{name}");
     }
 }
 

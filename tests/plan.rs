@@ -15,7 +15,7 @@ use casemate::host::{Host, Source, World};
 use casemate::identity::range::Facts;
 use casemate::identity::{Backend, Caller, Extent, Names};
 use casemate::image::Config;
-use casemate::profile;
+use casemate::profile::{self, Library};
 use casemate::rootfs::Overlay;
 use casemate::sandbox::steps::{Step, steps};
 use casemate::sandbox::{ImageInput, Inputs, Sandbox, explain, resolve};
@@ -81,6 +81,14 @@ impl World for Made {
         Err(absent())
     }
 
+    fn may_write(&self, _directory: &Path) -> bool {
+        true
+    }
+
+    fn names(&self, _directory: &Path, _limit: usize) -> io::Result<Vec<OsString>> {
+        Ok(Vec::new())
+    }
+
     fn read(&self, path: &Path, _limit: u64) -> io::Result<Vec<u8>> {
         self.files
             .get(path.to_str().unwrap())
@@ -115,6 +123,8 @@ fn host() -> Host {
         kernel_overlay: Outcome::Works,
         fuse: Outcome::Works,
         keyring: true,
+        apparmor: false,
+        selinux: false,
         range: None,
         cgroup: cgroup::Facts::default(),
     }
@@ -157,7 +167,8 @@ fn plan(
 ) -> casemate::error::Result<Sandbox> {
     let cli = Cli::try_parse_from(["casemate", "run"].iter().chain(words)).unwrap();
     let Command::Run(args) = cli.command else { panic!("not run") };
-    let profile = profile::load("default")?
+    let profile = Library::default()
+        .default_layers()?
         .profile
         .overlaid(profile::parse("test.toml", text)?.profile)
         .overlaid(args.overlay()?);
@@ -174,6 +185,7 @@ fn plan(
         image,
         names,
         own: Vec::new(),
+        placeholders: Default::default(),
     };
     resolve(&inputs, &mut world())
 }
@@ -344,6 +356,37 @@ fn a_box_with_many_ids_says_whose_they_are() {
     assert!(plan("", &["-u", "root", "-v", "/data:/data:ro", "ls"], &lent, None).is_ok());
     let error = plan("", &["--userns", "keep-id", "ls"], &lent, None).unwrap_err();
     assert!(error.to_string().contains("as they are"), "{error}");
+}
+
+#[test]
+fn ports_and_security_modules_are_enforced_or_refused() {
+    let ports = "[network]\nmode = \"host\"\ntcp-connect = [443]\ntcp-bind = []";
+    let rules = plan(ports, &["ls"], &host(), None).unwrap().landlock.unwrap();
+    assert_eq!((rules.tcp_connect, rules.tcp_bind), (Some(vec![443]), Some(Vec::new())));
+    assert_eq!(plan("", &["ls"], &host(), None).unwrap().landlock.unwrap().tcp_connect, None);
+    let older = Host { landlock_abi: 3, ..host() };
+    let ports = "[network]\ntcp-connect = [443]";
+    let error = plan(ports, &["ls"], &older, None).unwrap_err();
+    assert!(error.to_string().starts_with("control tcp-ports: "), "{error}");
+    let words = ["--may-degrade", "tcp-ports", "ls"];
+    assert_eq!(plan(ports, &words, &older, None).unwrap().degraded.len(), 1);
+    let nesting = format!("{ports}\n[seccomp]\nnesting = true");
+    assert!(plan(&nesting, &["ls"], &host(), None).is_err());
+
+    for (text, there) in [
+        ("[lsm]\napparmor = \"app\"", Host { apparmor: true, ..host() }),
+        ("[lsm]\nselinux = \"u:r:t:s0\"", Host { selinux: true, ..host() }),
+    ] {
+        assert!(plan(text, &["ls"], &there, None).unwrap().lsm.is_some());
+        let error = plan(text, &["ls"], &host(), None).unwrap_err();
+        assert!(error.to_string().starts_with("control lsm: "), "{error}");
+        let sandbox = plan(text, &["--may-degrade", "lsm", "ls"], &host(), None).unwrap();
+        assert!(sandbox.lsm.is_none() && sandbox.degraded.len() == 1);
+    }
+    // What must hold holds against a lower or an upper one that would lose it.
+    let must = "require = [\"lsm\"]\n[lsm]\napparmor = \"app\"";
+    let error = plan(must, &["--may-degrade", "lsm", "ls"], &host(), None).unwrap_err();
+    assert!(error.hints()[0].contains("require"), "{error}");
 }
 
 #[test]

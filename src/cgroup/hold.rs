@@ -12,7 +12,7 @@ use super::manager::{self, Manager, Pending};
 use super::plan::{Facts, Place};
 use super::{PAYLOAD, SUPERVISOR};
 use crate::error::{During, Error, Result};
-use crate::profile;
+use crate::profile::{Control, Profile};
 
 /// What was found, to be used once.
 pub struct Look(Way);
@@ -26,9 +26,10 @@ enum Way {
 /// Looks where the cgroup of a box with these limits can be. A box without limits has one if it has
 /// a name, and somewhere to have it. A manager that is there and does not answer is an error, unless
 /// the limits may be lost: there is none weaker that was meant.
-pub fn look(said: &profile::Limits, named: bool, may_lose: bool) -> Result<(Facts, Look)> {
+pub fn look(profile: &Profile, named: bool) -> Result<(Facts, Look)> {
     let memory = machine_memory()?;
-    let limits = Limits::of(said, memory);
+    let limits = Limits::of(&profile.limits, memory);
+    let may_lose = profile.may_lose(Control::Limits);
     if limits.is_empty() && !named {
         return Ok((Facts { place: Place::NotAsked, memory }, Look(Way::Nowhere)));
     }

@@ -9,7 +9,7 @@ use serde::Serialize;
 use super::limits::{Controller, LEAST_MEMORY, Limits};
 use crate::confine::rlimits::Rlimit;
 use crate::error::{Error, Result};
-use crate::profile::{self, ResourceLimit, ResourceName};
+use crate::profile::{Control, Profile, ResourceLimit, ResourceName};
 
 /// What was found out about this machine.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -143,9 +143,9 @@ pub struct Decided {
 /// What mends a controller that is missing (user@.service is the unit of every user's manager).
 const DROP_IN: &str = "sudo mkdir -p /etc/systemd/system/user@.service.d; printf '[Service]\\nDelegate=cpu cpuset io memory pids\\n' | sudo tee /etc/systemd/system/user@.service.d/delegate.conf; sudo systemctl daemon-reload; then log out and in";
 
-/// Decides. `may_lose` says that limits without their controller may be given up.
-pub fn plan(said: &profile::Limits, facts: &Facts, may_lose: bool) -> Result<Decided> {
-    let limits = Limits::of(said, facts.memory);
+/// Decides.
+pub fn plan(profile: &Profile, facts: &Facts) -> Result<Decided> {
+    let limits = Limits::of(&profile.limits, facts.memory);
     if let Some(memory) = limits.memory.filter(|memory| *memory < LEAST_MEMORY) {
         return Err(Error::new(format!(
             "limit memory: {} is less than any box needs to start",
@@ -153,7 +153,7 @@ pub fn plan(said: &profile::Limits, facts: &Facts, may_lose: bool) -> Result<Dec
         ))
         .hint(format!("ask for at least {}", crate::ui::bytes(LEAST_MEMORY))));
     }
-    let require = said.require == Some(true);
+    let require = profile.requires_limits();
     let (place, controllers, why) = match &facts.place {
         Place::NotAsked => return Ok(Decided::default()),
         Place::Manager { via, controllers } => {
@@ -173,7 +173,7 @@ pub fn plan(said: &profile::Limits, facts: &Facts, may_lose: bool) -> Result<Dec
         .collect();
     let mut lost = None;
     if let Some((first, key)) = missing.first() {
-        if require || !may_lose {
+        if require || !profile.may_lose(Control::Limits) {
             let error = Error::new(format!(
                 "limit {key}: the controller {} is not delegated to you",
                 first.name()
@@ -248,9 +248,15 @@ fn nowhere(limits: Limits, reason: &str, hints: &[String], require: bool) -> Res
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::profile;
 
-    fn said(text: &str) -> profile::Limits {
-        profile::parse("p", &format!("[limits]\n{text}")).unwrap().profile.limits
+    fn said(text: &str) -> Profile {
+        profile::parse("p", &format!("[limits]\n{text}")).unwrap().profile
+    }
+
+    /// The same, which may lose them.
+    fn lax(text: &str) -> Profile {
+        Profile { may_degrade: vec![Control::Limits], ..said(text) }
     }
 
     fn manager(controllers: &[Controller]) -> Facts {
@@ -262,21 +268,23 @@ mod tests {
 
     #[test]
     fn a_limit_without_its_controller_is_refused_or_named() {
-        let limits = said("memory = \"64m\"\nio-weight = 50\ncpuset = \"0\"");
-        let error = plan(&limits, &manager(&USUAL), false).unwrap_err();
+        let text = "memory = \"64m\"\nio-weight = 50\ncpuset = \"0\"";
+        let error = plan(&said(text), &manager(&USUAL)).unwrap_err();
         assert_eq!(error.to_string(), "limit io-weight: the controller io is not delegated to you");
         assert!(error.hints()[0].contains("Delegate=cpu cpuset io memory pids"));
         assert!(error.hints()[1].contains("--may-degrade limits"));
-        let decided = plan(&limits, &manager(&USUAL), true).unwrap();
+        let decided = plan(&lax(text), &manager(&USUAL)).unwrap();
         let kept = decided.plan.unwrap();
         assert_eq!((kept.limits.memory, kept.limits.io_weight), (Some(64 << 20), None));
         assert_eq!(
             decided.lost.unwrap(),
             "io-weight, cpuset without effect: not delegated to you: io, cpuset"
         );
-        let strict = said("io-weight = 50\nrequire = true");
-        assert!(plan(&strict, &manager(&USUAL), true).is_err());
-        assert!(plan(&limits, &manager(&Controller::ALL), false).unwrap().lost.is_none());
+        let strict = lax("io-weight = 50\nrequire = true");
+        assert!(plan(&strict, &manager(&USUAL)).is_err());
+        let required = Profile { require: vec![Control::Limits], ..lax("io-weight = 50") };
+        assert!(plan(&required, &manager(&USUAL)).is_err());
+        assert!(plan(&said(text), &manager(&Controller::ALL)).unwrap().lost.is_none());
     }
 
     #[test]
@@ -285,8 +293,7 @@ mod tests {
             place: Place::Nowhere { reason: "nobody".into(), hints: vec!["linger".into()] },
             memory: 1 << 30,
         };
-        let decided =
-            plan(&said("memory = \"64m\"\nprocesses = 5\ncpus = 1"), &facts, false).unwrap();
+        let decided = plan(&said("memory = \"64m\"\nprocesses = 5\ncpus = 1"), &facts).unwrap();
         assert_eq!(decided.plan.unwrap().place, Where::PerProcess);
         let set: Vec<_> = decided.rlimits.iter().map(|one| (one.name.0, one.limit.soft)).collect();
         assert_eq!(set, [("data", Some(64 << 20)), ("nproc", Some(6))]);
@@ -294,17 +301,19 @@ mod tests {
             decided.lost.unwrap(),
             "memory counts for each process, not in total; cpus without effect: nobody"
         );
-        let error = plan(&said("processes = 5\nrequire = true"), &facts, true).unwrap_err();
+        let error = plan(&lax("processes = 5\nrequire = true"), &facts).unwrap_err();
         assert_eq!(error.to_string(), "limits of the box in total: nobody");
         assert_eq!(error.hints(), ["linger"]);
+        let required = Profile { require: vec![Control::Limits], ..said("processes = 5") };
+        assert!(plan(&required, &facts).is_err());
         // A name alone asks for nothing that could be lost.
-        assert_eq!(plan(&said(""), &facts, false).unwrap(), Decided::default());
+        assert_eq!(plan(&said(""), &facts).unwrap(), Decided::default());
     }
 
     #[test]
     fn too_little_memory_is_refused() {
-        let error = plan(&said("memory = 4096"), &manager(&USUAL), false).unwrap_err();
+        let error = plan(&said("memory = 4096"), &manager(&USUAL)).unwrap_err();
         assert!(error.to_string().contains("less than any box needs"), "{error}");
-        assert_eq!(plan(&said(""), &Facts::default(), false).unwrap(), Decided::default());
+        assert_eq!(plan(&said(""), &Facts::default()).unwrap(), Decided::default());
     }
 }

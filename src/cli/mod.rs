@@ -3,7 +3,10 @@
 mod boxes;
 mod holder;
 mod overlay;
+mod profile;
 mod registry;
+mod seccomp;
+mod shim;
 mod store;
 mod transfer;
 mod values;
@@ -18,7 +21,15 @@ pub use boxes::{
     UpdateArgs,
 };
 pub use holder::{HolderArgs, HolderCommand};
+pub use profile::{
+    ProfileArgs, ProfileCheckArgs, ProfileCommand, ProfileDiffArgs, ProfileEditArgs,
+    ProfileListArgs, ProfileNewArgs, ProfilePathArgs, ProfileShowArgs, TrustArgs,
+};
 pub use registry::{LoginArgs, LogoutArgs, RegistryArgs};
+pub use seccomp::{FilterForm, SeccompArgs, SeccompCommand, SeccompGroupsArgs, SeccompShowArgs};
+pub use shim::{
+    AliasArgs, ShimArgs, ShimCommand, ShimDoctorArgs, ShimInstallArgs, ShimListArgs, ShimRemoveArgs,
+};
 pub use store::{
     CheckArgs, CompleteArgs, CompletionArgs, ImagesArgs, InspectArgs, PruneArgs, RmiArgs, Shell,
     StoreArgs, StoreCommand, TagArgs, UsageArgs,
@@ -26,6 +37,7 @@ pub use store::{
 pub use transfer::{ImportArgs, Packing, PullArgs, PushArgs, SaveArgs};
 pub use values::{ByteCount, EnvArg, UlimitArg, Volume};
 
+use crate::profile::protected::Protected;
 use crate::profile::{
     Control, Duration, Hostname, Ids, MapLine, NetworkMode, Overlay, Pull, Scratch, TmpfsGrant,
     UserSpec,
@@ -35,7 +47,8 @@ use crate::profile::{
 #[derive(Debug, Parser)]
 #[command(name = "casemate", version, about, disable_help_subcommand = true)]
 #[command(
-    after_help = "`casemate COMMAND --help` tells about one command; the manual is casemate(1)."
+    after_help = "`casemate PROGRAM …` runs a program that has a profile. `casemate COMMAND --help` tells \
+        about one command; the manual is casemate(1)."
 )]
 pub struct Cli {
     /// What to do.
@@ -86,6 +99,16 @@ pub enum Command {
     Prune(PruneArgs),
     /// Look after the store.
     Store(StoreArgs),
+    /// Look after profiles: what programs may do.
+    Profile(ProfileArgs),
+    /// Let the profile of a project, .casemate.toml, allow more than the one that was named.
+    Trust(TrustArgs),
+    /// Look at system call filters.
+    Seccomp(SeccompArgs),
+    /// Let programs start in their boxes wherever they are called by name.
+    Shim(ShimArgs),
+    /// Print shell aliases that start programs in their boxes.
+    Alias(AliasArgs),
     /// Look after the process that keeps a range of ids between boxes.
     Holder(HolderArgs),
     /// Try on this machine each thing that a box needs, and say what to change.
@@ -112,14 +135,24 @@ pub struct RunArgs {
     #[arg(long, value_name = "POLICY")]
     pub pull: Option<Pull>,
 
-    /// The profile: the name of a shipped one, or a file (with a slash, or ending in .toml).
+    /// The profile: the name of one of yours or a shipped one, or a file (with a slash, or ending
+    /// in .toml).
     #[arg(short, long, value_name = "FILE|NAME")]
     pub profile: Option<String>,
+
+    /// Do not look for the profile of the project, .casemate.toml.
+    #[arg(long)]
+    pub no_project: bool,
 
     /// Bring a file or directory of the host into the box: SRC[:DST[:OPTIONS]], options ro, rw,
     /// exec, noexec (rw and exec if not said). Without DST it keeps its path.
     #[arg(short, long = "volume", value_name = "SRC[:DST[:OPTS]]")]
     pub volumes: Vec<Volume>,
+
+    /// Let the program change this although other programs obey it: a name that casemate.toml(5)
+    /// lists, such as .git, or all.
+    #[arg(long, value_name = "NAME")]
+    pub unprotect: Vec<Protected>,
 
     /// An empty file system in memory at PATH (options size=, mode=, exec, noexec).
     #[arg(long, value_name = "PATH[:OPTS]")]
@@ -215,7 +248,7 @@ pub struct RunArgs {
     pub scratch: Option<Scratch>,
 
     /// Run although this control cannot be applied here (landlock, abstract-sockets, keyring, ids,
-    /// limits).
+    /// tcp-ports, lsm, limits).
     #[arg(long, value_name = "CONTROL")]
     pub may_degrade: Vec<Control>,
 

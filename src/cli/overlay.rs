@@ -39,6 +39,7 @@ impl RunArgs {
                 rank,
             });
         }
+        profile.files.unprotect = self.unprotect.clone();
         profile.files.tmpfs = self.tmpfs.clone();
         profile.environment.from_file = self.env_file.clone();
         for variable in &self.env {

@@ -7,9 +7,10 @@ use clap::{Arg, Command, CommandFactory};
 
 use super::boxes;
 use crate::cli::{Cli, CompleteArgs, Shell};
+use crate::confine::seccomp;
 use crate::error::Result;
 use crate::host::Directories;
-use crate::profile;
+use crate::profile::{Library, protected};
 use crate::store::Store;
 use crate::ui;
 
@@ -36,9 +37,14 @@ pub(super) fn complete(args: &CompleteArgs, directories: &Directories) -> Result
         let running = boxes::registry().ok()??.list().ok()?;
         Some(running.into_iter().map(|running| running.record.name).collect())
     };
-    let names = |kind| match kind {
-        Names::Images => images().unwrap_or_default(),
-        Names::Boxes => boxes().unwrap_or_default(),
+    let profiles = || {
+        let all = Library::new(directories.config.as_deref()).list().unwrap_or_default();
+        all.into_iter().map(|listed| listed.name).collect()
+    };
+    let names = Names {
+        images: &|| images().unwrap_or_default(),
+        boxes: &|| boxes().unwrap_or_default(),
+        profiles: &profiles,
     };
     let answer = answer(&cli, &args.words, &names);
     let mut text = format!(":{}\n", answer.more.word());
@@ -48,13 +54,6 @@ pub(super) fn complete(args: &CompleteArgs, directories: &Directories) -> Result
     }
     let _nobody_to_tell = ui::output(&text);
     Ok(())
-}
-
-/// What has names that are known only when asked.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Names {
-    Images,
-    Boxes,
 }
 
 /// What the shell completes itself.
@@ -93,6 +92,13 @@ impl Answer {
     }
 }
 
+/// What has a name, asked for only where one is meant.
+struct Names<'a> {
+    images: &'a dyn Fn() -> Vec<String>,
+    boxes: &'a dyn Fn() -> Vec<String>,
+    profiles: &'a dyn Fn() -> Vec<String>,
+}
+
 /// What was understood of the words before the cursor.
 struct Place<'a> {
     command: &'a Command,
@@ -103,7 +109,7 @@ struct Place<'a> {
     options_ended: bool,
 }
 
-fn answer(cli: &Command, words: &[OsString], names: &dyn Fn(Names) -> Vec<String>) -> Answer {
+fn answer(cli: &Command, words: &[OsString], names: &Names<'_>) -> Answer {
     let Some((current, before)) = words.split_last() else { return Answer::nothing() };
     let mut place = Place { command: cli, pending: None, positionals: 0, options_ended: false };
     for word in before {
@@ -230,7 +236,7 @@ fn options(command: &Command, current: &str) -> Answer {
 
 /// The values of an argument: those that it lists, or by its name. An argument that takes the name
 /// of an image in the store is called `image` or `images`.
-fn values(command: &Command, argument: &Arg, names: &dyn Fn(Names) -> Vec<String>) -> Answer {
+fn values(command: &Command, argument: &Arg, names: &Names<'_>) -> Answer {
     let listed = argument.get_possible_values();
     if !listed.is_empty() {
         return Answer {
@@ -246,17 +252,29 @@ fn values(command: &Command, argument: &Arg, names: &dyn Fn(Names) -> Vec<String
     }
     let more = |more| Answer { more, words: Vec::new() };
     match (command.get_name(), argument.get_id().as_str()) {
-        (_, "image" | "images") | ("images", "name") => Answer::words(names(Names::Images)),
+        (_, "image" | "images") | ("images", "name") => Answer::words((names.images)()),
         ("stats" | "kill" | "pause" | "resume", "names") | ("update", "name") => {
-            Answer::words(names(Names::Boxes))
+            Answer::words((names.boxes)())
         }
         ("kill", "signal") => Answer::words(["KILL", "TERM", "INT", "HUP", "USR1", "USR2"]),
-        (_, "profile") => Answer { more: More::Files, ..Answer::words(profile::shipped()) },
+        (_, "base_profile" | "programs") => Answer::words((names.profiles)()),
+        (_, "profile" | "profiles" | "other_profile") => {
+            Answer { more: More::Files, ..Answer::words((names.profiles)()) }
+        }
         (_, "network") => Answer::words(["none", "host"]),
         (_, "overlay") => Answer::words(["auto", "kernel", "hybrid", "fuse"]),
         (_, "scratch") => Answer::words(["auto", "memory", "disk"]),
-        (_, "may_degrade") => Answer::words(["landlock", "abstract-sockets", "keyring", "limits"]),
-        (_, "source" | "env_file" | "output" | "volumes" | "authfile" | "digestfile")
+        (_, "group") => Answer::words(seccomp::groups()),
+        (_, "unprotect") => Answer::words(protected::names()),
+        (_, "may_degrade") => {
+            let mut names = vec!["landlock", "abstract-sockets", "keyring"];
+            names.extend(["ids", "tcp-ports", "lsm", "limits"]);
+            Answer::words(names)
+        }
+        (
+            _,
+            "source" | "project" | "env_file" | "output" | "volumes" | "authfile" | "digestfile",
+        )
         | ("import", "name") => more(More::Files),
         (_, "command") => more(More::Commands),
         _ => Answer::nothing(),
@@ -271,10 +289,12 @@ mod tests {
         let mut cli = Cli::command();
         cli.build();
         let words: Vec<OsString> = words.iter().map(OsString::from).collect();
-        answer(&cli, &words, &|kind| match kind {
-            Names::Images => vec!["debian".to_owned(), "tool:1.2".to_owned()],
-            Names::Boxes => vec!["web".to_owned()],
-        })
+        let names = Names {
+            images: &|| vec!["debian".to_owned(), "tool:1.2".to_owned()],
+            boxes: &|| vec!["web".to_owned()],
+            profiles: &|| vec!["default".to_owned()],
+        };
+        answer(&cli, &words, &names)
     }
 
     fn offered(words: &[&str]) -> Vec<String> {
@@ -347,7 +367,7 @@ mod tests {
     /// The lists that clap does not know are those of the parsers.
     #[test]
     fn values_that_are_offered_are_values() {
-        for option in ["--network", "--overlay", "--scratch", "--may-degrade"] {
+        for option in ["--network", "--overlay", "--scratch", "--may-degrade", "--unprotect"] {
             let offered = offered(&["run", option, ""]);
             assert!(!offered.is_empty(), "{option}");
             for value in offered {

@@ -11,7 +11,7 @@ use crate::error::{Error, Result};
 use crate::host::Directories;
 use crate::host::doctor::{Finding, Outcome, examine};
 use crate::identity::{Backend, find_group};
-use crate::profile;
+use crate::profile::Profile;
 use crate::ui;
 
 /// Groups that are as good as root, or open other people's files: with one mapped id a program
@@ -135,7 +135,7 @@ fn id_sources(directories: &Directories) -> Result<Vec<IdSource>> {
 fn warnings() -> Vec<String> {
     let mut warnings = Vec::new();
     // A machine whose cgroups cannot be looked at has told the steps above why.
-    if let Ok((facts, _)) = cgroup::look(&profile::Limits::default(), true, true) {
+    if let Ok((facts, _)) = cgroup::look(&Profile::default(), true) {
         let (text, fixes) = facts.survey();
         let fixes: String = fixes.iter().map(|fix| format!("; fix: {fix}")).collect();
         warnings.push(format!("{text}{fixes} [cgroups]"));

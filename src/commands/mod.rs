@@ -11,6 +11,8 @@ mod import;
 mod inspect;
 mod login;
 mod plan;
+mod profile;
+mod profile_edit;
 mod prune;
 mod pull;
 mod push;
@@ -18,9 +20,13 @@ mod registries;
 mod rmi;
 mod run;
 mod save;
+mod seccomp;
+mod shim;
 mod stats;
 mod store;
 mod tag;
+mod trust;
+pub(crate) mod wrap;
 
 use crate::cli::{Command, StoreCommand};
 use crate::error::Result;
@@ -60,6 +66,11 @@ pub fn dispatch(command: &Command) -> Result<i32> {
             StoreCommand::Check(args) => check::check(args, &directories),
             StoreCommand::Usage(args) => store::usage(args, directories.store()?).map(|()| 0),
         },
+        Command::Profile(args) => profile::profile(&args.command, &directories),
+        Command::Trust(args) => trust::trust(args, &directories).map(|()| 0),
+        Command::Seccomp(args) => seccomp::seccomp(&args.command, &directories).map(|()| 0),
+        Command::Shim(args) => shim::shim(&args.command, &directories),
+        Command::Alias(args) => shim::alias(args, &directories).map(|()| 0),
         Command::Holder(args) => holder::holder(args.command, &directories),
         Command::Doctor(args) => doctor::doctor(args, &directories),
         // Answered above.

@@ -1,12 +1,13 @@
 //! From arguments to a plan: the part that `run` and `explain` share, so that they cannot differ.
 
+use std::collections::BTreeSet;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::DirBuilderExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::pull::Obtain;
-use super::registries;
+use super::{registries, trust};
 use crate::cgroup;
 use crate::cli::RunArgs;
 use crate::error::{During, Error, Result};
@@ -17,8 +18,8 @@ use crate::identity::range::{Range, Search};
 use crate::identity::{self, Names};
 use crate::image::{Digest, Reference};
 use crate::index::LayerIndex;
-use crate::launch::Layers;
-use crate::profile::{self, Control, Overlay, Profile, Pull};
+use crate::launch::{Layers, Placeholders};
+use crate::profile::{Library, Overlay, Profile, Pull};
 use crate::running;
 use crate::sandbox::{self, ImageInput, Inputs, Own, Sandbox};
 use crate::store::{self, Held, Image, Scratch, Store, Wanted};
@@ -88,15 +89,15 @@ pub(super) fn plan(
     directories: &Directories,
     obtain: Option<&Obtain<'_>>,
 ) -> Result<Planned> {
-    let mut profiles = vec!["default".to_owned()];
-    let mut merged = profile::load("default")?.profile;
-    if let Some(word) = args.profile.as_deref().filter(|word| *word != "default") {
-        let named = profile::load(word)?;
-        profiles.push(named.name);
-        merged = merged.overlaid(named.profile);
+    let library = Library::new(directories.config.as_deref());
+    let mut layers = library.load(args.profile.as_deref().unwrap_or("default"))?;
+    if !args.no_project {
+        layers = trust::with_project(&library, layers, args.profile.as_deref(), directories)?;
     }
-    let merged = merged.overlaid(args.overlay()?);
-    let mut host = Host::probe(directories, merged.root.image.is_some());
+    let profiles = layers.names;
+    let merged = layers.profile.overlaid(args.overlay()?);
+    let overlays = merged.root.image.is_some() || !merged.files.overlay.is_empty();
+    let mut host = Host::probe(directories, overlays);
     let mut world = Live::default();
     let (image, names, in_use) = match &merged.root.image {
         Some(_) => {
@@ -113,17 +114,20 @@ pub(super) fn plan(
         try_overlays(merged.root.overlay.unwrap_or(Overlay::Auto), directories, &mut host)?;
     }
     let own = own_directories(&merged, directories, &mut world)?;
-    let may_lose = merged.may_degrade.contains(&Control::Limits);
-    let (facts, found) = cgroup::look(&merged.limits, args.name.is_some(), may_lose)?;
+    let (facts, found) = cgroup::look(&merged, args.name.is_some())?;
     host.cgroup = facts;
-    let label = label(args, &profiles).to_owned();
+    let label = label(args).to_owned();
     // The manager works on it while the rest is planned. What makes no sense is refused before.
-    let limits = cgroup::plan(&merged.limits, &host.cgroup, may_lose)?.plan;
+    let limits = cgroup::plan(&merged, &host.cgroup)?.plan;
     let cgroup = match (&limits, obtain) {
         (Some(plan), Some(_)) => Some(found.begin(&label, &plan.limits)?),
         _ => None,
     };
-    let inputs = Inputs {
+    let standing = || match &directories.data {
+        Some(data) if !merged.files.write.is_empty() => Placeholders::standing(data),
+        _ => Ok(BTreeSet::new()),
+    };
+    let mut inputs = Inputs {
         profiles,
         profile: &merged,
         command: args.command.clone(),
@@ -132,8 +136,17 @@ pub(super) fn plan(
         image,
         names,
         own,
+        placeholders: standing()?,
     };
-    let mut sandbox = sandbox::resolve(&inputs, &mut world)?;
+    let mut sandbox = loop {
+        let sandbox = sandbox::resolve(&inputs, &mut world)?;
+        // Another box may have put some up meanwhile, which would be taken for the user's own.
+        let now = standing()?;
+        if now == inputs.placeholders {
+            break sandbox;
+        }
+        inputs.placeholders = now;
+    };
     for limit in &mut sandbox.rlimits {
         crate::confine::rlimits::fit(limit)?;
     }
@@ -145,12 +158,12 @@ pub(super) fn plan(
 }
 
 /// What the box is called after: its name, or its profile.
-fn label<'a>(args: &'a RunArgs, profiles: &'a [String]) -> &'a str {
+fn label(args: &RunArgs) -> &str {
     if let Some(name) = &args.name {
         return &name.0;
     }
     // A profile's file may be called anything.
-    let profile = profiles.last().map(Path::new).and_then(Path::file_stem);
+    let profile = Path::new(args.profile.as_deref().unwrap_or("default")).file_stem();
     let profile = profile.and_then(|stem| stem.to_str()).filter(|stem| stem.len() <= 40);
     profile.filter(|stem| running::is_name(stem)).unwrap_or("box")
 }
@@ -307,7 +320,18 @@ fn own_directories(
     let usual = true_home(directories).map(|home| home.join(".local/share"));
     let mut own = Vec::new();
     let settings = true_home(directories).map(|home| home.join(".config"));
-    let places = [directories.data.clone(), usual, directories.config.clone(), settings];
+    // What has a name there is trusted as the user's own: the holder of a range, the way to a shared
+    // server of layers.
+    let runtime = Some(PathBuf::from(format!("/run/user/{}", directories.caller.uid)));
+    let runtime = runtime.filter(|path| path.is_dir());
+    let places = [
+        directories.data.clone(),
+        usual,
+        directories.config.clone(),
+        settings,
+        directories.runtime.clone(),
+        runtime,
+    ];
     for data in places.into_iter().flatten() {
         let path = data.join("casemate");
         match std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&path) {
@@ -331,7 +355,7 @@ fn own_directories(
     Ok(own)
 }
 
-fn true_home(directories: &Directories) -> Option<std::path::PathBuf> {
+fn true_home(directories: &Directories) -> Option<PathBuf> {
     let passwd = std::fs::read("/etc/passwd").ok()?;
     let entry = identity::find_user(&passwd, |entry| entry.uid == directories.caller.uid)?;
     // A home that is not there (such as /nonexistent) is not made.

@@ -10,7 +10,7 @@ use crate::cli::RunArgs;
 use crate::error::{During, Error, Result};
 use crate::host::Directories;
 use crate::identity;
-use crate::launch::{self, Options, Sharing};
+use crate::launch::{self, Options, Placeholders, Sharing};
 use crate::rootfs::Overlay;
 use crate::running::{Entry, Place, Record, Registry};
 use crate::sandbox::{Root, Sandbox};
@@ -33,6 +33,10 @@ pub(super) fn run(args: &RunArgs, directories: &Directories) -> Result<i32> {
     if let Some(image) = &in_use {
         image.mark();
     }
+    let placeholders = match sandbox.placeholders.as_slice() {
+        [] => Placeholders::default(),
+        wanted => Placeholders::make(wanted, directories.store()?)?,
+    };
     let scratch = match &sandbox.root {
         Root::Image { scratch_dir: Some(_), .. } => Some(Scratch::create(directories.store()?)?),
         _ => None,
@@ -66,6 +70,7 @@ pub(super) fn run(args: &RunArgs, directories: &Directories) -> Result<i32> {
     drop(world);
     drop(in_use);
     drop(scratch);
+    drop(placeholders);
     outcome
 }
 

@@ -5,8 +5,8 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
 
 use landlock::{
-    ABI, Access as _, AccessFs, BitFlags, CompatLevel, Compatible, PathBeneath, Ruleset,
-    RulesetAttr, RulesetCreated, RulesetCreatedAttr, RulesetStatus, Scope,
+    ABI, Access as _, AccessFs, AccessNet, BitFlags, CompatLevel, Compatible, NetPort, PathBeneath,
+    Ruleset, RulesetAttr, RulesetCreated, RulesetCreatedAttr, RulesetStatus, Scope,
 };
 use serde::Serialize;
 
@@ -14,10 +14,13 @@ use crate::error::{During, Error, Result};
 use crate::sys;
 
 /// The newest ABI whose rights are asked for; a newer kernel has these too.
-const NEWEST: u32 = 7;
+const NEWEST: u32 = 9;
 
 /// The ABI from which abstract sockets and signals can be kept inside (Linux 6.12).
 pub const SCOPES_SINCE: u32 = 6;
+
+/// The ABI from which TCP ports can be told apart (Linux 6.7).
+pub const PORTS_SINCE: u32 = 4;
 
 /// The newest ABI of the running kernel, 0 without Landlock.
 pub fn kernel_abi() -> u32 {
@@ -33,6 +36,10 @@ pub struct Rules {
     pub scoped: bool,
     /// What is allowed below each path.
     pub paths: Vec<Rule>,
+    /// The TCP ports that may be connected to; `None` is all.
+    pub tcp_connect: Option<Vec<u16>>,
+    /// The TCP ports that may be listened on; `None` is all.
+    pub tcp_bind: Option<Vec<u16>>,
 }
 
 /// What is allowed below one path of the box.
@@ -71,14 +78,21 @@ impl Access {
             Access::Read => AccessFs::from_read(abi),
             Access::Unpack => {
                 AccessFs::from_all(abi)
-                    & !(AccessFs::Execute | AccessFs::MakeBlock | AccessFs::IoctlDev)
+                    & !(AccessFs::Execute
+                        | AccessFs::MakeBlock
+                        | AccessFs::IoctlDev
+                        | AccessFs::ResolveUnix)
             }
             Access::Update => update,
             Access::Device => update | (AccessFs::from_all(abi) & AccessFs::IoctlDev),
-            // A device node would be dead anyway: every mount is nodev.
+            // A device node would be dead anyway: every mount is nodev. Sockets of the box's own
+            // programs need no right; those of others act outside (ABI 9).
             Access::Write => {
                 AccessFs::from_all(abi)
-                    & !(AccessFs::MakeChar | AccessFs::MakeBlock | AccessFs::IoctlDev)
+                    & !(AccessFs::MakeChar
+                        | AccessFs::MakeBlock
+                        | AccessFs::IoctlDev
+                        | AccessFs::ResolveUnix)
             }
         }
     }
@@ -87,7 +101,15 @@ impl Access {
 impl Rules {
     /// Applies them to this process, for good. `no_new_privs` must be set.
     pub fn apply(&self) -> Result<()> {
-        let mut walls = Walls::new(self.abi, self.scoped)?;
+        let ports =
+            [(AccessNet::ConnectTcp, &self.tcp_connect), (AccessNet::BindTcp, &self.tcp_bind)];
+        let net = ports.iter().filter(|(_, list)| list.is_some()).map(|(access, _)| *access);
+        let mut walls = Walls::new(self.abi, self.scoped, net.collect())?;
+        for (access, list) in ports {
+            for port in list.iter().flatten() {
+                walls = walls.allow_port(*port, access)?;
+            }
+        }
         for rule in &self.paths {
             let fd = sys::fs::open_path(&rule.path).at("open for Landlock", &rule.path)?;
             let is_dir = sys::fs::identity(&fd).at("stat", &rule.path)?.is_dir();
@@ -123,7 +145,7 @@ fn restrict<'a>(
     abi: u32,
     scoped: bool,
 ) -> Result<()> {
-    let mut walls = Walls::new(abi, scoped)?;
+    let mut walls = Walls::new(abi, scoped, BitFlags::EMPTY)?;
     for (directory, access) in directories {
         walls = walls.allow(directory, access, true)?;
     }
@@ -137,7 +159,7 @@ struct Walls {
 }
 
 impl Walls {
-    fn new(abi: u32, scoped: bool) -> Result<Self> {
+    fn new(abi: u32, scoped: bool, net: BitFlags<AccessNet>) -> Result<Self> {
         let abi = match abi.min(NEWEST) {
             1 => ABI::V1,
             2 => ABI::V2,
@@ -146,6 +168,8 @@ impl Walls {
             5 => ABI::V5,
             6 => ABI::V6,
             7 => ABI::V7,
+            8 => ABI::V8,
+            9 => ABI::V9,
             _ => return Err(Error::new("apply Landlock rules: this kernel has no Landlock")),
         };
         // A right that the kernel refuses although its ABI has it is an error, never dropped.
@@ -153,6 +177,9 @@ impl Walls {
             .set_compatibility(CompatLevel::HardRequirement)
             .handle_access(AccessFs::from_all(abi))
             .map_err(|error| refused(&error))?;
+        if !net.is_empty() {
+            ruleset = ruleset.handle_access(net).map_err(|error| refused(&error))?;
+        }
         if scoped {
             ruleset = ruleset
                 .scope(Scope::AbstractUnixSocket | Scope::Signal)
@@ -168,6 +195,12 @@ impl Walls {
             rights &= AccessFs::from_file(self.abi);
         }
         let rule = PathBeneath::new(fd, rights);
+        let ruleset = self.ruleset.add_rule(rule).map_err(|error| refused(&error))?;
+        Ok(Walls { ruleset, ..self })
+    }
+
+    fn allow_port(self, port: u16, access: AccessNet) -> Result<Self> {
+        let rule = NetPort::new(port, access);
         let ruleset = self.ruleset.add_rule(rule).map_err(|error| refused(&error))?;
         Ok(Walls { ruleset, ..self })
     }

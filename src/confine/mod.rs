@@ -2,5 +2,6 @@
 
 pub mod capabilities;
 pub mod landlock;
+pub mod lsm;
 pub mod rlimits;
 pub mod seccomp;

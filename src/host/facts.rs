@@ -10,7 +10,7 @@ use nix::unistd;
 
 use super::doctor::Outcome;
 use crate::cgroup;
-use crate::confine::landlock;
+use crate::confine::{landlock, lsm};
 use crate::identity::{self, Caller, Unavailable, range};
 use crate::sys;
 
@@ -37,6 +37,10 @@ pub struct Host {
     pub fuse: Outcome,
     /// Whether a new session keyring can be had.
     pub keyring: bool,
+    /// Whether AppArmor is there and on.
+    pub apparmor: bool,
+    /// Whether SELinux is.
+    pub selinux: bool,
     /// The range of ids, or why there is none; looked for only where a plan needs one.
     pub range: Option<Result<range::Facts, Unavailable>>,
     /// Where a cgroup for the box can be, where one was asked for.
@@ -44,8 +48,8 @@ pub struct Host {
 }
 
 impl Host {
-    /// Looks. What only an image's root depends on is not looked at without one.
-    pub fn probe(directories: &Directories, for_image: bool) -> Host {
+    /// Looks. What only overlays depend on is not looked at without one.
+    pub fn probe(directories: &Directories, overlays: bool) -> Host {
         Host {
             caller: directories.caller.clone(),
             groups: unistd::getgroups()
@@ -59,10 +63,12 @@ impl Host {
                 std::io::stderr().is_terminal(),
             ],
             landlock_abi: landlock::kernel_abi(),
-            tmpfs_xattrs: for_image && sys::fs::tmpfs_has_user_xattrs(),
+            tmpfs_xattrs: overlays && sys::fs::tmpfs_has_user_xattrs(),
             kernel_overlay: Outcome::NotTried,
             fuse: Outcome::NotTried,
             keyring: sys::process::keyring_is_reachable(),
+            apparmor: lsm::has_apparmor(),
+            selinux: lsm::has_selinux(),
             range: None,
             cgroup: cgroup::Facts::default(),
         }

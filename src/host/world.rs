@@ -1,11 +1,14 @@
 //! The host's files as `sandbox::resolve` sees them: opened with the user's own rights, described
 //! by what they are and not by what they are called.
 
+use std::ffi::OsString;
 use std::io::{self, Read};
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
+use nix::fcntl::{AT_FDCWD, AtFlags};
+use nix::unistd::{AccessFlags, faccessat};
 use serde::Serialize;
 
 use crate::sys::fs::{self, Identity};
@@ -31,6 +34,12 @@ pub trait World {
     /// Where a symbolic link points, or `None` for anything else that is there.
     fn link(&self, path: &Path) -> io::Result<Option<PathBuf>>;
 
+    /// Whether the user may make files in a directory.
+    fn may_write(&self, directory: &Path) -> bool;
+
+    /// The names in a directory, sorted, `limit` at most.
+    fn names(&self, directory: &Path, limit: usize) -> io::Result<Vec<OsString>>;
+
     /// The content of a file of at most `limit` bytes.
     fn read(&self, path: &Path, limit: u64) -> io::Result<Vec<u8>>;
 }
@@ -48,7 +57,7 @@ impl World for Live {
         let identity = fs::identity(&fd)?;
         let name = fs::descriptor_link(&fd)?;
         self.held.push(fd);
-        Ok(Source { path: PathBuf::from(std::ffi::OsString::from_vec(name)), identity })
+        Ok(Source { path: PathBuf::from(OsString::from_vec(name)), identity })
     }
 
     fn link(&self, path: &Path) -> io::Result<Option<PathBuf>> {
@@ -58,6 +67,19 @@ impl World for Live {
             Err(error) if error.raw_os_error() == Some(libc::EINVAL) => Ok(None),
             Err(error) => Err(error),
         }
+    }
+
+    fn may_write(&self, directory: &Path) -> bool {
+        let mode = AccessFlags::W_OK | AccessFlags::X_OK;
+        faccessat(AT_FDCWD, directory, mode, AtFlags::AT_EACCESS).is_ok()
+    }
+
+    fn names(&self, directory: &Path, limit: usize) -> io::Result<Vec<OsString>> {
+        let entries = std::fs::read_dir(directory)?.take(limit);
+        let mut names =
+            entries.map(|entry| Ok(entry?.file_name())).collect::<io::Result<Vec<_>>>()?;
+        names.sort();
+        Ok(names)
     }
 
     fn read(&self, path: &Path, limit: u64) -> io::Result<Vec<u8>> {

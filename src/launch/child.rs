@@ -3,6 +3,7 @@
 //! away; the order is that of `sandbox::steps`.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
 
 use nix::fcntl::{AtFlags, OFlag, openat};
 use nix::sys::stat::{Mode, umask};
@@ -113,6 +114,7 @@ impl<'a> Maker<'a> {
                 Ok(())
             }
             Step::Mount(mount) => self.make(mount, &sandbox.identity),
+            Step::SealEmpty(mount) => self.seal(&mount.target),
             Step::LockNamespaces => proc::lock_user_namespaces(self.root()?),
             Step::CloseSettings => proc::close_settings(self.root()?),
             Step::SealRoot => mount::set_attributes(self.root()?, Attributes::RDONLY, false, false)
@@ -131,7 +133,9 @@ impl<'a> Maker<'a> {
     /// files that the plan was made with.
     fn find_sources(&mut self, sandbox: &Sandbox) -> Result<()> {
         for planned in sandbox.mounts.iter().rev() {
-            let What::Bind { source, .. } = &planned.what else { continue };
+            let (What::Bind { source, .. } | What::Overlaid { source }) = &planned.what else {
+                continue;
+            };
             let found = find_again(source).map_err(|error| error.within(&planned.origin))?;
             self.sources.push(found);
         }
@@ -174,6 +178,31 @@ impl<'a> Maker<'a> {
                 };
                 attach_clone(found.as_fd(), place.as_fd(), attributes, target)
             }
+            What::Overlaid { .. } => {
+                let found = self.sources.pop().ok_or_else(|| out_of_order("a source"))?;
+                let made = root::overlaid(found, target, self)?;
+                let place = place::directory(self.root()?, target, 0o755, Last::Refuse)?;
+                mount::attach(made, place).at("mount overlay at", target)
+            }
+            What::Itself { write, exec } => {
+                let attributes = Attributes::SAFE
+                    .and_if(!write, Attributes::RDONLY)
+                    .and_if(!exec, Attributes::NOEXEC);
+                let place = place::existing(self.root()?, target)?;
+                attach_clone(place.as_fd(), place.as_fd(), attributes, target)
+            }
+            What::Empty { directory: true } => {
+                // Writable until all that is to be mounted below it has its place.
+                let directory = self.new_directory(0o555)?;
+                let place = place::directory(self.root()?, target, 0o755, Last::Refuse)?;
+                attach_clone(directory.fd.as_fd(), place.as_fd(), Attributes::SAFE, target)
+            }
+            What::Empty { directory: false } => {
+                let file = self.new_file()?;
+                let place = place::file(self.root()?, target)?;
+                let attributes = Attributes::SAFE.and_if(true, Attributes::RDONLY);
+                attach_clone(file.as_fd(), place.as_fd(), attributes, target)
+            }
             What::Tmpfs { size, mode, exec } => {
                 let size = size.map_or("50%".to_owned(), |size| size.to_string());
                 let attributes = Attributes::SAFE.and_if(!exec, Attributes::NOEXEC);
@@ -198,6 +227,15 @@ impl<'a> Maker<'a> {
             What::Devices => devices::make(self, target),
             What::Proc => proc::make(self, target),
         }
+    }
+
+    fn seal(&self, target: &Path) -> Result<()> {
+        let flags = libc::O_PATH | libc::O_DIRECTORY | libc::O_NOFOLLOW;
+        let inside = target.strip_prefix("/").unwrap_or(target);
+        let top =
+            fs::openat2(self.root()?, inside, flags, 0, Resolve::InRoot).at("open", target)?;
+        mount::set_attributes(top.as_fd(), Attributes::RDONLY, false, false)
+            .at("make read-only", target)
     }
 
     fn pivot(&mut self) -> Result<()> {

@@ -100,6 +100,17 @@ impl<'a> Maker<'a> {
         Ok(Place { name, fd })
     }
 
+    /// A new empty file in the box's memory, which nobody can write.
+    pub(super) fn new_file(&mut self) -> Result<OwnedFd> {
+        self.count += 1;
+        let name = format!("f{}", self.count);
+        let flags = libc::O_WRONLY | libc::O_CREAT | libc::O_EXCL;
+        fs::openat2(self.memory()?, &name, flags, 0o444, Resolve::BeneathNoSymlinks)
+            .during("make a file in", "the box's memory")?;
+        fs::openat2(self.memory()?, &name, libc::O_PATH, 0, Resolve::BeneathNoSymlinks)
+            .during("open a file in", "the box's memory")
+    }
+
     /// What is mounted on such a directory by now.
     pub(super) fn reopen(&self, place: &Place) -> Result<OwnedFd> {
         self.open_in_memory(&place.name)

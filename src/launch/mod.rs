@@ -13,6 +13,7 @@ mod network;
 mod overlay;
 mod payload;
 mod place;
+mod placeholders;
 mod proc;
 mod ranged;
 mod root;
@@ -23,5 +24,6 @@ mod tty;
 mod verify;
 
 pub use overlay::Layers;
+pub use placeholders::Placeholders;
 pub use shared::Sharing;
 pub use supervisor::{Options, launch};

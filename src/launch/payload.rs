@@ -47,6 +47,9 @@ fn become_program(
     }
     enter(&sandbox.program.workdir)?;
     process::set_no_new_privs().during("set", "no_new_privs")?;
+    if let Some(labels) = &sandbox.lsm {
+        labels.on_exec()?;
+    }
     if let Some(rules) = &sandbox.landlock {
         rules.apply()?;
     }

@@ -98,6 +98,11 @@ pub(super) fn file(root: BorrowedFd<'_>, path: &Path) -> Result<OwnedFd> {
     openat2(parent.as_fd(), name, flags, 0, Resolve::InRoot).at("open", path)
 }
 
+/// What is there, be it a symbolic link. Nothing is made.
+pub(super) fn existing(root: BorrowedFd<'_>, path: &Path) -> Result<OwnedFd> {
+    openat2(root, below(path), libc::O_PATH | libc::O_NOFOLLOW, 0, Resolve::InRoot).at("open", path)
+}
+
 /// A new file with this content, in the place of whatever had its name.
 pub(super) fn write(root: BorrowedFd<'_>, path: &Path, content: &[u8]) -> Result<()> {
     let (parent, name) = parent_of(root, path, Last::FollowHere)?;

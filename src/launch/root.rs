@@ -114,6 +114,24 @@ fn upper<'a>(lowers: &[OwnedFd], mounts: &'a [Mount], maker: &mut Maker<'a>) -> 
     Ok(upper)
 }
 
+/// An overlay of one directory of the host, with its writable layer in the box's memory; attached
+/// nowhere yet.
+pub(super) fn overlaid(source: OwnedFd, target: &Path, maker: &mut Maker<'_>) -> Result<OwnedFd> {
+    let both = maker.new_directory(0o700)?.fd;
+    // The top of the overlay has the mode of the upper layer's top.
+    let mode = fstat(&source).at("stat", target)?.st_mode;
+    let [upper, work] = ["upper", "work"].map(|name| directory(&both, name));
+    let upper = Upper { upper: upper?, work: work?, both };
+    nix::sys::stat::fchmodat(
+        &upper.both,
+        "upper",
+        Mode::from_bits_truncate(mode & 0o7777),
+        nix::sys::stat::FchmodatFlags::FollowSymlink,
+    )
+    .at("set the mode of", target)?;
+    overlayfs(&[source], &upper, maker).map_err(|error| error.within(target.display()))
+}
+
 /// The kernel's overlay, attached nowhere yet.
 fn overlayfs(lowers: &[OwnedFd], upper: &Upper, maker: &mut Maker<'_>) -> Result<OwnedFd> {
     let named = |fd: &OwnedFd| mount::descriptor_path(fd);

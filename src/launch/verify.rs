@@ -61,7 +61,14 @@ fn table() -> std::io::Result<Vec<u8>> {
 fn is_mount(what: &What) -> bool {
     matches!(
         what,
-        What::Bind { .. } | What::Tmpfs { .. } | What::Private { .. } | What::Devices | What::Proc
+        What::Bind { .. }
+            | What::Overlaid { .. }
+            | What::Empty { .. }
+            | What::Itself { .. }
+            | What::Tmpfs { .. }
+            | What::Private { .. }
+            | What::Devices
+            | What::Proc
     )
 }
 
@@ -84,7 +91,8 @@ fn check(line: &Line<'_>, planned: &[&Mount], root_is_writable: bool) -> Result<
         .filter(|mount| lies_in(&line.target, mount.target.as_os_str().as_bytes()))
         .max_by_key(|mount| mount.target.as_os_str().len());
     let writable = match owner.map(|mount| &mount.what) {
-        Some(What::Bind { write, .. }) => *write,
+        Some(What::Bind { write, .. } | What::Itself { write, .. }) => *write,
+        Some(What::Empty { .. }) => false,
         Some(_) => true,
         None => root_is_writable || *line.target != *b"/",
     };

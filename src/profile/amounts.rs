@@ -104,6 +104,11 @@ impl CpuSet {
         }
         mask
     }
+
+    /// Whether all of them are among the others.
+    pub(super) fn is_within(&self, others: &CpuSet) -> bool {
+        self.0.is_subset(&others.0)
+    }
 }
 
 impl FromStr for CpuSet {

@@ -1,19 +1,21 @@
 //! Grants of files: what of the host a box sees, and where.
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use serde::Deserialize;
 use serde::de::{self, Deserializer};
 use toml::Spanned;
 
+use super::places;
 use super::values::Size;
 
 /// A file or directory of the host, and how the box sees it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Grant {
-    /// Where it is on the host: absolute, `~/…`, or relative to the working directory.
+    /// Where it is on the host: absolute, below a directory that has a name (`~`, `$XDG_CACHE_HOME`,
+    /// `xdg-download`), or relative to the working directory.
     pub path: PathBuf,
     /// Where the box has it; the same path where not said.
     pub at: Option<PathBuf>,
@@ -28,20 +30,21 @@ pub struct Grant {
     pub rank: u32,
 }
 
-/// A system call by name, and where it was said: which names exist is known when the filter is made.
+/// A name, and where it was said: whether there is something of this name (a system call, a profile)
+/// is known later than the profile is read.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Call {
-    /// Its name (syscalls(2)).
+pub struct Word {
+    /// The name.
     pub name: String,
     /// Where it was said.
     pub origin: Origin,
 }
 
-impl<'de> Deserialize<'de> for Call {
+impl<'de> Deserialize<'de> for Word {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let spanned = Spanned::<String>::deserialize(deserializer)?;
         let origin = Origin::Offset(spanned.span().start);
-        Ok(Call { origin, name: spanned.into_inner() })
+        Ok(Word { origin, name: spanned.into_inner() })
     }
 }
 
@@ -127,18 +130,48 @@ impl<'de> Deserialize<'de> for Unplaced {
     }
 }
 
-/// Refuses the forms of paths that later versions give a meaning to, and those that have none.
+/// Refuses what is no path of the host, and names of directories that are none.
 fn checked_path(path: &str) -> Result<(), String> {
     if path.is_empty() || path.contains('\0') {
         return Err("a path must not be empty or hold a NUL byte".to_owned());
     }
-    if path.starts_with('$') || path.starts_with("xdg-") {
-        return Err(format!("{path:?}: names of directories are reserved; write the path"));
+    places::start(Path::new(path)).map(drop)
+}
+
+/// A path of the host that is no grant: one to be hidden, or kept as it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HostPath {
+    /// As a grant's.
+    pub path: PathBuf,
+    /// Where it was said.
+    pub origin: Origin,
+    /// As a grant's.
+    pub rank: u32,
+}
+
+impl<'de> Deserialize<'de> for HostPath {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Visitor;
+        impl de::Visitor<'_> for Visitor {
+            type Value = PathBuf;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a path")
+            }
+            fn visit_str<E: de::Error>(self, path: &str) -> Result<PathBuf, E> {
+                checked_path(path).map_err(E::custom)?;
+                Ok(PathBuf::from(path))
+            }
+        }
+        struct Checked(PathBuf);
+        impl<'de> Deserialize<'de> for Checked {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                deserializer.deserialize_str(Visitor).map(Checked)
+            }
+        }
+        let spanned = Spanned::<Checked>::deserialize(deserializer)?;
+        let origin = Origin::Offset(spanned.span().start);
+        Ok(HostPath { path: spanned.into_inner().0, origin, rank: 0 })
     }
-    if path.starts_with('~') && path != "~" && !path.starts_with("~/") {
-        return Err(format!("{path:?}: only ~ and ~/… are known"));
-    }
-    Ok(())
 }
 
 /// An empty file system in memory.

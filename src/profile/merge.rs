@@ -1,23 +1,22 @@
 //! Laying one profile over another: what the upper one says replaces, lists add up.
 
 use super::{
-    Capabilities, Environment, Files, Identity, Limits, Network, Profile, Program, Root, Seccomp,
+    Capabilities, Environment, Files, Identity, Limits, Lsm, Network, Profile, Program, Root,
+    Seccomp,
 };
 
 impl Profile {
     /// This profile with `over` laid over it.
     #[must_use]
-    pub fn overlaid(self, mut over: Profile) -> Profile {
-        let latest = self.files.read.iter().chain(&self.files.write).map(|grant| grant.rank).max();
-        for grant in over.files.read.iter_mut().chain(&mut over.files.write) {
-            grant.rank += latest.map_or(0, |latest| latest + 1);
-        }
+    pub fn overlaid(mut self, mut over: Profile) -> Profile {
+        let above = self.files.ranks_mut().map(|rank| *rank + 1).max().unwrap_or(0);
+        over.files.ranks_mut().for_each(|rank| *rank += above);
         Profile {
             description: over.description.or(self.description),
-            commands: over.commands.or(self.commands),
-            extends: over.extends.or(self.extends),
+            commands: joined(self.commands, over.commands),
+            extends: joined(self.extends, over.extends),
             may_degrade: joined(self.may_degrade, over.may_degrade),
-            require: over.require.or(self.require),
+            require: joined(self.require, over.require),
             root: Root {
                 image: over.root.image.or(self.root.image),
                 overlay: over.root.overlay.or(self.root.overlay),
@@ -42,9 +41,10 @@ impl Profile {
                 read: joined(self.files.read, over.files.read),
                 write: joined(self.files.write, over.files.write),
                 tmpfs: joined(self.files.tmpfs, over.files.tmpfs),
-                overlay: over.files.overlay.or(self.files.overlay),
-                hide: over.files.hide.or(self.files.hide),
-                protect: over.files.protect.or(self.files.protect),
+                overlay: joined(self.files.overlay, over.files.overlay),
+                hide: joined(self.files.hide, over.files.hide),
+                protect: joined(self.files.protect, over.files.protect),
+                unprotect: joined(self.files.unprotect, over.files.unprotect),
             },
             environment: Environment {
                 keep: joined(self.environment.keep, over.environment.keep),
@@ -62,6 +62,8 @@ impl Profile {
                 deny: over.network.deny.or(self.network.deny),
                 publish: over.network.publish.or(self.network.publish),
                 dns: over.network.dns.or(self.network.dns),
+                tcp_connect: either(self.network.tcp_connect, over.network.tcp_connect),
+                tcp_bind: either(self.network.tcp_bind, over.network.tcp_bind),
             },
             limits: Limits {
                 rlimits: {
@@ -90,12 +92,31 @@ impl Profile {
                 nesting: over.seccomp.nesting.or(self.seccomp.nesting),
                 debug: over.seccomp.debug.or(self.seccomp.debug),
                 compat32: over.seccomp.compat32.or(self.seccomp.compat32),
-                rule: over.seccomp.rule.or(self.seccomp.rule),
+                rule: joined(self.seccomp.rule, over.seccomp.rule),
             },
             landlock: over.landlock.or(self.landlock),
-            lsm: over.lsm.or(self.lsm),
+            lsm: Lsm {
+                apparmor: over.lsm.apparmor.or(self.lsm.apparmor),
+                selinux: over.lsm.selinux.or(self.lsm.selinux),
+            },
             desktop: over.desktop.or(self.desktop),
         }
+    }
+}
+
+impl Files {
+    /// How late each was said.
+    fn ranks_mut(&mut self) -> impl Iterator<Item = &mut u32> {
+        let grants = self.read.iter_mut().chain(&mut self.write).chain(&mut self.overlay);
+        grants.map(|grant| &mut grant.rank).chain(self.hide.iter_mut().map(|path| &mut path.rank))
+    }
+}
+
+/// Lists of which an empty one says something else than none.
+fn either<T>(lower: Option<Vec<T>>, upper: Option<Vec<T>>) -> Option<Vec<T>> {
+    match (lower, upper) {
+        (Some(lower), Some(upper)) => Some(joined(lower, upper)),
+        (lower, upper) => upper.or(lower),
     }
 }
 

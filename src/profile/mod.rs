@@ -7,11 +7,19 @@
 //! what it says; lists add up.
 
 mod amounts;
+mod compare;
+mod filters;
 mod grants;
 mod ids;
+mod library;
+mod lint;
 mod merge;
+mod names;
 mod parse;
-mod shipped;
+pub mod places;
+mod project;
+pub mod protected;
+mod show;
 mod values;
 
 use std::collections::BTreeMap;
@@ -20,13 +28,20 @@ use std::path::PathBuf;
 use serde::Deserialize;
 
 pub use amounts::{Amount, Count, CpuSet, Cpus, Weight};
-pub use grants::{Call, Grant, Origin, TmpfsGrant};
+pub use compare::{Difference, Effect, Paths};
+pub use filters::{
+    Bits, Comparison, ErrnoName, RuleAction, RuleArgument, SeccompBase, SeccompRule,
+};
+pub use grants::{Grant, HostPath, Origin, TmpfsGrant, Word};
 pub use ids::{Ids, MapLine};
+pub use library::{Layers, Library, Listed, shipped};
+pub use lint::{Level, Lint};
+pub use names::{CommandName, Port, SecurityLabel};
 pub use parse::parse;
-pub use shipped::{load, shipped};
+pub use project::{PROJECT_FILE, Project, Search, Trust};
 pub use values::{
     Capability, Control, Duration, EnvName, EnvValue, Hostname, Id, NetworkMode, Overlay, Pattern,
-    Pull, Reserved, ResourceLimit, ResourceName, Scratch, SeccompBase, Size, Terminal, UserSpec,
+    Pull, Reserved, ResourceLimit, ResourceName, Scratch, Size, Terminal, UserSpec,
 };
 
 use crate::image::Reference;
@@ -38,13 +53,13 @@ pub struct Profile {
     /// One line for people.
     pub description: Option<String>,
     /// The program names that this profile is for.
-    pub commands: Option<Reserved>,
-    /// Profiles that this one builds on.
-    pub extends: Option<Reserved>,
+    pub commands: Vec<CommandName>,
+    /// Profiles that this one builds on, the lowest first.
+    pub extends: Vec<Word>,
     /// Controls that the run may go without where the machine cannot apply them.
     pub may_degrade: Vec<Control>,
-    /// Controls that must hold.
-    pub require: Option<Reserved>,
+    /// Controls that must hold whatever another profile is willing to lose.
+    pub require: Vec<Control>,
     /// `[root]`: the root file system.
     pub root: Root,
     /// `[identity]`: who the program is.
@@ -66,9 +81,21 @@ pub struct Profile {
     /// `[landlock]`: rules beside those that follow from the file grants.
     pub landlock: Option<Reserved>,
     /// `[lsm]`: AppArmor and SELinux.
-    pub lsm: Option<Reserved>,
+    pub lsm: Lsm,
     /// `[desktop]`: display, sound, portals.
     pub desktop: Option<Reserved>,
+}
+
+impl Profile {
+    /// Whether the run may go without a control: it is listed, and required nowhere.
+    pub fn may_lose(&self, control: Control) -> bool {
+        self.may_degrade.contains(&control) && !self.require.contains(&control)
+    }
+
+    /// Whether limits of the box in total that can only be weaker are an error.
+    pub fn requires_limits(&self) -> bool {
+        self.limits.require == Some(true) || self.require.contains(&Control::Limits)
+    }
 }
 
 /// `[root]`
@@ -130,12 +157,15 @@ pub struct Files {
     pub write: Vec<Grant>,
     /// Empty file systems in memory.
     pub tmpfs: Vec<TmpfsGrant>,
-    /// Directories whose changes are kept apart.
-    pub overlay: Option<Reserved>,
-    /// Paths hidden below a grant.
-    pub hide: Option<Reserved>,
-    /// Paths that stay read-only below a writable grant.
-    pub protect: Option<Reserved>,
+    /// Directories of the host that can be changed, with the changes thrown away at the end.
+    pub overlay: Vec<Grant>,
+    /// Paths of the host that are empty wherever a grant shows them.
+    pub hide: Vec<HostPath>,
+    /// Paths of the host that stay as they are, or missing, below writable grants, besides those that
+    /// every box protects.
+    pub protect: Vec<HostPath>,
+    /// Which of those that every box protects are not.
+    pub unprotect: Vec<protected::Protected>,
 }
 
 /// `[environment]`
@@ -167,6 +197,10 @@ pub struct Network {
     pub publish: Option<Reserved>,
     /// Name servers.
     pub dns: Option<Reserved>,
+    /// The TCP ports that the program may connect to; all if not said.
+    pub tcp_connect: Option<Vec<Port>>,
+    /// The TCP ports that it may listen on; all if not said.
+    pub tcp_bind: Option<Vec<Port>>,
 }
 
 /// `[limits]`
@@ -212,17 +246,27 @@ pub struct Seccomp {
     /// What `allow` and `deny` start from.
     pub base: Option<SeccompBase>,
     /// System calls that are allowed besides.
-    pub allow: Vec<Call>,
+    pub allow: Vec<Word>,
     /// System calls that are refused besides.
-    pub deny: Vec<Call>,
+    pub deny: Vec<Word>,
     /// Whether the program may make sandboxes of its own (browsers, bubblewrap).
     pub nesting: Option<bool>,
     /// Whether it may trace its own children (debuggers).
     pub debug: Option<bool>,
     /// Whether 32-bit programs run.
-    pub compat32: Option<Reserved>,
-    /// Rules with arguments.
-    pub rule: Option<Reserved>,
+    pub compat32: Option<bool>,
+    /// Rules with arguments, of which the last one that matches counts.
+    pub rule: Vec<SeccompRule>,
+}
+
+/// `[lsm]`
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub struct Lsm {
+    /// The name of a loaded AppArmor profile, which is stacked on what applies already.
+    pub apparmor: Option<SecurityLabel>,
+    /// The SELinux context that the program is executed in.
+    pub selinux: Option<SecurityLabel>,
 }
 
 /// A profile with the name it goes by in messages and in `explain`.

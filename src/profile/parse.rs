@@ -1,4 +1,4 @@
-//! From text to [`Profile`]. Parsing takes the text, never a path: reading files is `shipped`'s.
+//! From text to [`Profile`]. Parsing takes the text, never a path: reading files is `library`'s.
 
 use super::{Named, Origin, Profile};
 use crate::error::Result;
@@ -11,9 +11,15 @@ pub fn parse(name: &str, text: &str) -> Result<Named> {
         let span = error.span().unwrap_or(0..0);
         located(name, text, span, error.message())
     })?;
-    let grants = profile.files.read.iter_mut().chain(&mut profile.files.write);
+    let files = &mut profile.files;
+    let grants = files.read.iter_mut().chain(&mut files.write).chain(&mut files.overlay);
+    let paths = files.hide.iter_mut().chain(&mut files.protect);
+    let paths = paths.map(|path| &mut path.origin);
     let calls = profile.seccomp.allow.iter_mut().chain(&mut profile.seccomp.deny);
-    for origin in grants.map(|grant| &mut grant.origin).chain(calls.map(|call| &mut call.origin)) {
+    let words = calls.chain(&mut profile.extends);
+    let places = grants.map(|grant| &mut grant.origin).chain(words.map(|word| &mut word.origin));
+    let rules = profile.seccomp.rule.iter_mut().map(|rule| &mut rule.origin);
+    for origin in places.chain(paths).chain(rules) {
         settle(origin, name, text);
     }
     Ok(Named { name: name.to_owned(), profile })
@@ -52,12 +58,8 @@ mod tests {
     #[test]
     fn a_reserved_key_is_refused_not_ignored() {
         for text in [
-            "[files]\noverlay = [\"~/x\"]",
-            "extends = [\"cli\"]",
             "[network]\nallow = [\"example.org\"]",
             "[desktop]\nwayland = true",
-            "[files]\nhide = [\"~/.ssh\"]",
-            "[seccomp]\ncompat32 = true",
             "[landlock]\nx = 1",
         ] {
             let (message, _) = failure(text);
@@ -72,13 +74,20 @@ mod tests {
             ("[network]\nmode = \"bridge\"", "2:8", "expected one of none, host"),
             ("[limits]\ntimeout = \"soon\"", "2:11", "not a time span"),
             ("[limits.rlimits]\nnofile = \"2:1\"", "2:10", "above the hard one"),
-            ("[files]\nread = [\"/a\", \"$HOME/x\"]", "2:15", "reserved"),
+            ("[files]\nread = [\"/a\", \"$PATH/x\"]", "2:15", "unknown directory"),
+            ("[files]\nhide = [\"/a\", \"xdg-down\"]", "2:15", "unknown directory"),
             ("[identity]\nuser = \"a b\"", "2:8", "neither a number nor"),
             ("may-degrade = [\"seccomp\"]", "1:16", "unknown control"),
             (
                 "[root]\noverlay = \"overlay2\"",
                 "2:11",
                 "expected one of auto, kernel, hybrid, fuse",
+            ),
+            ("[seccomp]\nbase = \"lax\"", "2:8", "expected one of default, strict, none"),
+            (
+                "[[seccomp.rule]]\ncalls = [\"read\"]\naction = \"deny\"\nerrno = \"EPER\"",
+                "4:9",
+                "not the name of an errno",
             ),
             ("[environment]\nkeep = [\"*\"]", "2:9", "every variable"),
             ("[root]\nimage = \"a b\"", "2:9", "image"),

@@ -9,7 +9,10 @@ use serde::de::{self, Deserializer, IgnoredAny};
 use serde::{Deserialize, Serialize};
 
 use super::amounts::{Amount, Count, CpuSet, Cpus, Weight};
+use super::filters::{Bits, Comparison, ErrnoName, RuleAction, SeccompBase};
 use super::ids::Ids;
+use super::names::{CommandName, Port, SecurityLabel};
+use super::protected::Protected;
 use crate::image::Reference;
 
 /// A key that belongs to the language and that this version cannot enforce. Saying it is an error:
@@ -80,6 +83,7 @@ macro_rules! from_text {
 from_text! {
     Amount: "an amount (1048576, \"512m\", \"50%\", \"unlimited\")" or number;
     Capability: "the name of a capability";
+    CommandName: "the name of a program";
     Control: "the name of a control";
     Count: "a number, or \"unlimited\"" or number;
     CpuSet: "a list of processors (\"0-3,6\")" or number;
@@ -90,11 +94,18 @@ from_text! {
     Ids: "a word";
     NetworkMode: "a word";
     Overlay: "a word";
+    Port: "a port, 1 to 65535" or number;
     Pull: "a word";
     Pattern: "the name of an environment variable, or its beginning and `*`";
+    Protected: "the name of a protected path";
     ResourceName: "the name of a limit";
     Scratch: "a word";
-    SeccompBase: "a word";
+    SeccompBase: "a word or a path";
+    RuleAction: "a word";
+    Comparison: "a comparison";
+    ErrnoName: "the name of an errno";
+    Bits: "a number" or number;
+    SecurityLabel: "a name";
     Terminal: "a word";
     UserSpec: "a user: a number or \"name[:group]\"" or number;
     Duration: "a time span (30, \"30s\", \"5m\", \"2h\", \"30d\")" or number;
@@ -202,16 +213,6 @@ words! {
 }
 
 words! {
-    /// What a seccomp filter starts from.
-    SeccompBase, "seccomp base" {
-        /// casemate's allow-list.
-        Default = "default",
-        /// No filter at all.
-        None = "none",
-    } later { "strict" }
-}
-
-words! {
     /// A control that a profile may be willing to lose.
     Control, "control" {
         /// The Landlock rules that follow from the file grants.
@@ -220,6 +221,10 @@ words! {
         AbstractSockets = "abstract-sockets",
         /// The session keyring of the box's own.
         Keyring = "keyring",
+        /// `network.tcp-connect` and `tcp-bind`.
+        TcpPorts = "tcp-ports",
+        /// `[lsm]`.
+        Lsm = "lsm",
         /// Many ids; what is left is one, with changes of owner that succeed without effect.
         Ids = "ids",
         /// Limits of the box in total whose controllers are not delegated to the user.

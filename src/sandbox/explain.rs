@@ -43,6 +43,13 @@ pub fn text(sandbox: &Sandbox) -> String {
     for mount in &sandbox.mounts {
         page.line(&path(&mount.target), &describe(mount));
     }
+    if !sandbox.placeholders.is_empty() {
+        page.section("empty on the host while the box runs");
+        for placeholder in &sandbox.placeholders {
+            let what = if placeholder.content.is_some() { "file" } else { "directory" };
+            page.line(&path(&placeholder.path), what);
+        }
+    }
     page.section("environment");
     for (name, value) in &sandbox.program.environment {
         page.line(&bytes(name), &bytes(value));
@@ -164,8 +171,25 @@ fn confinement(page: &mut Page, sandbox: &Sandbox) {
         Some(rules) => {
             let scope = if rules.scoped { ", abstract sockets and signals scoped" } else { "" };
             page.line("landlock", &format!("ABI {}{scope}", rules.abi));
+            for (what, list) in [("connect", &rules.tcp_connect), ("listen", &rules.tcp_bind)] {
+                if let Some(list) = list {
+                    let list: Vec<String> = list.iter().map(u16::to_string).collect();
+                    let list = if list.is_empty() { "none".to_owned() } else { list.join(", ") };
+                    page.line(
+                        "",
+                        &format!("{what} to TCP ports: {list}").replace("listen to", "listen on"),
+                    );
+                }
+            }
             for rule in &rules.paths {
                 page.line("", &format!("{:?} {}", rule.access, path(&rule.path)).to_lowercase());
+            }
+        }
+    }
+    if let Some(labels) = &sandbox.lsm {
+        for (what, label) in [("apparmor", &labels.apparmor), ("selinux", &labels.selinux)] {
+            if let Some(label) = label {
+                page.line(what, label);
             }
         }
     }
@@ -210,6 +234,13 @@ fn describe(mount: &Mount) -> String {
             path(&source.path),
             exec(*may)
         ),
+        What::Overlaid { source } => {
+            format!("writable over {}, changes are thrown away", path(&source.path))
+        }
+        What::Itself { write: false, .. } => "as it is, read-only".to_owned(),
+        What::Itself { write: true, .. } => "in its place".to_owned(),
+        What::Empty { directory: true } => "hidden: an empty directory".to_owned(),
+        What::Empty { directory: false } => "hidden: an empty file".to_owned(),
         What::Tmpfs { size, mode, exec: may } => format!(
             "memory of its own, {}, mode {mode:04o}{}",
             size.map_or("50%".to_owned(), |size| size.to_string()),

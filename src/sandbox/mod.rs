@@ -10,10 +10,11 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
-pub use resolve::{ImageInput, Inputs, Own, resolve};
+pub use resolve::{DEFAULT_PATH, ImageInput, Inputs, Own, filter, resolve};
 
 use crate::cgroup;
 use crate::confine::landlock::Rules;
+use crate::confine::lsm::Labels;
 use crate::confine::rlimits::Rlimit;
 use crate::confine::seccomp::Filter;
 use crate::host::Source;
@@ -37,6 +38,9 @@ pub struct Sandbox {
     pub root: Root,
     /// What is made, written and mounted below it, in this order.
     pub mounts: Vec<Mount>,
+    /// What is made on the host, and taken away at the end, so that it can be kept from being made by
+    /// the program; parents first.
+    pub placeholders: Vec<Placeholder>,
     /// How much the box's own memory holds: the writable layer where that is in memory, /tmp, /run,
     /// the home, shared memory.
     pub memory: Size,
@@ -56,6 +60,8 @@ pub struct Sandbox {
     pub seccomp: Option<Filter>,
     /// Which files Landlock lets it use; `None` where that was given up.
     pub landlock: Option<Rules>,
+    /// What the system's own security modules are to do; `None` where nothing was asked for.
+    pub lsm: Option<Labels>,
     /// Which session keyring it has.
     pub keyring: Keyring,
     /// What was asked for and is not enforced on this machine, because the profile allows that.
@@ -148,6 +154,16 @@ pub struct Mount {
     pub origin: String,
 }
 
+/// Something on the host that stands, as long as boxes run, where there is nothing.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Placeholder {
+    /// Where.
+    #[serde(serialize_with = "text::path")]
+    pub path: PathBuf,
+    /// What is in it, where it is a file.
+    pub content: Option<&'static str>,
+}
+
 /// What a [`Mount`] is.
 #[derive(Debug, Clone, Serialize)]
 #[serde(tag = "kind", rename_all = "kebab-case")]
@@ -160,6 +176,25 @@ pub enum What {
         write: bool,
         /// Whether programs in it may be executed.
         exec: bool,
+    },
+    /// A directory of the host with a writable layer over it, in the box's own memory, that is thrown
+    /// away.
+    Overlaid {
+        /// It.
+        source: Source,
+    },
+    /// What a grant shows there, be it a symbolic link, as a mount of its own: it cannot be renamed,
+    /// removed or replaced.
+    Itself {
+        /// Whether it may be changed.
+        write: bool,
+        /// Whether programs in it may be executed.
+        exec: bool,
+    },
+    /// Nothing to be seen in the place of a file or directory of the host.
+    Empty {
+        /// Whether a directory is there, or a file.
+        directory: bool,
     },
     /// An empty file system in memory with a size of its own.
     Tmpfs {

@@ -1,7 +1,7 @@
 //! The plan as an ordered list: what the first process of the box does, and nothing besides. The
 //! order is the kernel's and is argued for in each line; a test holds it.
 
-use super::{Keyring, Mount, Root, Sandbox};
+use super::{Keyring, Mount, Root, Sandbox, What};
 use crate::profile::{NetworkMode, Size};
 use crate::rootfs::Overlay;
 
@@ -31,6 +31,8 @@ pub enum Step<'a> {
     /// Something below it. The old root has not been left, so that the host's files can be found;
     /// the new one is walked by descriptor, so that nothing in it can point out.
     Mount(&'a Mount),
+    /// An empty directory becomes read-only: what was to be mounted below it is there.
+    SealEmpty(&'a Mount),
     /// No user namespace can be made below this one: kept out even without a filter. Needs the
     /// box's own /proc, and a capability that is gone later.
     LockNamespaces,
@@ -65,6 +67,8 @@ pub fn steps(sandbox: &Sandbox) -> Vec<Step<'_>> {
     }
     steps.push(Step::Root(&sandbox.root));
     steps.extend(sandbox.mounts.iter().map(Step::Mount));
+    let empty = |mount: &&Mount| matches!(mount.what, What::Empty { directory: true });
+    steps.extend(sandbox.mounts.iter().filter(empty).map(Step::SealEmpty));
     if !sandbox.nesting {
         steps.push(Step::LockNamespaces);
     }

@@ -96,8 +96,13 @@ fn to_stderr(text: &str) {
 /// Prints a result to standard output. The text must be escaped already where it is foreign.
 /// A reader that went away (`casemate images | head`) is no error.
 pub fn output(text: &str) -> Result<(), Error> {
+    bytes_out(text.as_bytes())
+}
+
+/// Writes a result that is no text to standard output.
+pub fn bytes_out(bytes: &[u8]) -> Result<(), Error> {
     let mut stdout = io::stdout().lock();
-    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+    match stdout.write_all(bytes).and_then(|()| stdout.flush()) {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         Err(error) => Err(Error::os("write to", "standard output", &error)),
         Ok(()) => Ok(()),

@@ -1,6 +1,6 @@
 //! The server of a root and its device, looked for from inside.
 
-use crate::common::{Image, Run, casemate, image, require_root};
+use crate::common::{Image, Run, casemate, image, require_root, user};
 
 /// Everything of a FUSE file system that a process can see and open.
 const LOOK: &str = "grep -c -e '- fuse' /proc/self/mountinfo; \
@@ -39,4 +39,23 @@ fn neither_the_device_of_the_root_nor_the_merged_layers_can_be_reached() {
         let words = ["Permission denied", "not permitted"];
         assert!(words.iter().any(|word| refused.err().contains(word)), "{}", refused.err());
     }
+}
+
+/// Whoever answers at the socket of a shared server gives boxes their root.
+#[test]
+fn what_leads_to_a_shared_server_cannot_be_forged() {
+    let runtime = user().runtime();
+    std::fs::create_dir_all(&runtime).unwrap();
+    let forge = "mkdir -p casemate/overlay && touch casemate/overlay/forged && \
+                 rm casemate/overlay/forged && echo forged";
+    let outside = Run::bash(forge).directory(&runtime).text();
+    assert_eq!(outside, "forged", "the control: the user may");
+
+    let grant = format!("{}:/granted", runtime.display());
+    let script = "cd /granted && echo >other && rm other && \
+                  ! touch casemate/overlay/forged && ! mv casemate away && ! rm -r casemate && \
+                  echo safe";
+    let boxed = casemate(["run", "-v", &grant, "--", "sh", "-c", script]).output().succeeds();
+    assert_eq!(boxed.out().trim(), "safe");
+    assert!(boxed.err().contains("Read-only file system"), "{}", boxed.err());
 }

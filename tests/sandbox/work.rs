@@ -177,7 +177,8 @@ fn the_hosts_own_tools_work_in_a_box_without_an_image() {
     let space = Workspace::new();
     space.file("a.c", "#include <stdio.h>\nint main(void) { puts(\"built\"); }\n");
     let volume = format!("{}:/work:rw,exec", space.path().display());
-    let script = "cc -o a a.c && ./a && git init -q . && git status --short | wc -l";
+    let script =
+        "cc -o a a.c && ./a && git init -q r && mv a a.c r && git -C r status --short | wc -l";
     let run = casemate(["run", "-v", &volume, "-w", "/work", "--", "bash", "-ec", script]);
     assert_eq!(run.text(), "built\n2");
 }

@@ -2,8 +2,9 @@
 
 use std::borrow::Cow;
 
-use super::tables::{ALLOWED, DEBUG, HIDDEN, NESTING, REFUSED};
+use super::tables::{ALLOWED, DEBUG, HIDDEN, NESTING, REFUSED, group, groups};
 use super::{Action, Architecture, Clause, Condition, Operator, Policy, Rule};
+use crate::error::{Error, Result};
 
 const EPERM: Action = Action::Errno(libc::EPERM as u16);
 const ENOSYS: Action = Action::Errno(libc::ENOSYS as u16);
@@ -77,6 +78,49 @@ impl Policy {
         policy
     }
 
+    /// The default without what a program that works on files can do without: sockets but local ones,
+    /// System V and POSIX objects, asynchronous I/O, sight of the mounts, other personalities.
+    pub fn strict_for(arch: Architecture) -> Self {
+        let mut policy = Policy::default_for(arch);
+        for name in ["@aio", "@ipc", "@mount-info"] {
+            policy.put(&group(name), EPERM);
+        }
+        policy.put(&STRICT, EPERM);
+        let local = Clause {
+            conditions: vec![Condition::int(0, libc::AF_UNIX.unsigned_abs())],
+            action: Action::Allow,
+        };
+        let sockets = Rule { clauses: vec![local], otherwise: EAFNOSUPPORT };
+        let asks = Condition::int(0, 0xffff_ffff);
+        let asking = Clause { conditions: vec![asks], action: Action::Allow };
+        let rules = [
+            ("personality", Rule { clauses: vec![asking], otherwise: EPERM }),
+            ("socket", sockets.clone()),
+            ("socketpair", sockets),
+        ];
+        policy.rules.extend(rules.map(|(name, rule)| (Cow::Borrowed(name), rule)));
+        policy
+    }
+
+    /// Allows a group: as the default policy does where that looks at arguments.
+    pub fn allow_group(&mut self, name: &str) -> Result<()> {
+        let calls = checked_group(name)?;
+        let default = Policy::default_for(Architecture::native());
+        for call in calls {
+            let rule = default.rules.get(call).filter(|rule| !rule.clauses.is_empty());
+            let rule = rule.cloned().unwrap_or(Rule::always(Action::Allow));
+            self.rules.insert(Cow::Borrowed(call), rule);
+        }
+        Ok(())
+    }
+
+    /// Makes the calls of a group fail.
+    pub fn deny_group(&mut self, name: &str, errno: nix::errno::Errno) -> Result<()> {
+        let errno = u16::try_from(errno as i32).unwrap_or(libc::EPERM as u16);
+        self.put(&checked_group(name)?, Action::Errno(errno));
+        Ok(())
+    }
+
     /// Gives back namespaces and mounts, for programs that build sandboxes of their own: browsers,
     /// bubblewrap, rootless containers. The box then reaches all the kernel code that needs
     /// capabilities in a namespace of one's own, where most privilege escalations of the last years
@@ -112,6 +156,31 @@ impl Policy {
         self.put(DEBUG, Action::Allow);
         self
     }
+}
+
+/// What [`Policy::strict_for`] refuses besides whole groups.
+const STRICT: [&str; 11] = [
+    "mlock",
+    "mlock2",
+    "mlockall",
+    "name_to_handle_at",
+    "pidfd_open",
+    "pidfd_send_signal",
+    "process_madvise",
+    "process_mrelease",
+    "sched_setaffinity",
+    "sched_setattr",
+    "sched_setscheduler",
+];
+
+fn checked_group(name: &str) -> Result<Vec<&'static str>> {
+    let calls = group(name);
+    if !calls.is_empty() {
+        return Ok(calls);
+    }
+    let all: Vec<&str> = groups().into_iter().collect();
+    Err(Error::new(format!("seccomp: there is no group named {name:?}"))
+        .hint(format!("groups: {}", all.join(", "))))
 }
 
 /// mknod(2) of a device does nothing; FIFOs, sockets and plain files are made. `mode` is the argument

@@ -25,6 +25,15 @@ impl Policy {
         lines
     }
 
+    /// Every call that has a rule, a line each.
+    pub fn listing(&self) -> Vec<String> {
+        let names: Vec<_> = self.architectures.iter().map(|arch| arch.name()).collect();
+        let first = format!("# calls of {}; through any other ABI: kill", names.join(" and "));
+        let rules = self.rules.iter().map(|(name, rule)| format!("{name}: {}", sentence(rule)));
+        let last = format!("all others: {}", word(self.default));
+        [first].into_iter().chain(rules).chain([last]).collect()
+    }
+
     /// The rules that differ from the default policy, one line each.
     fn changes(&self) -> Vec<String> {
         let Some(arch) = self.architectures.first() else { return Vec::new() };

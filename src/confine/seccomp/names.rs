@@ -85,6 +85,20 @@ pub(super) fn check(name: &str) -> Result<(), Error> {
     })
 }
 
+/// The number of an errno by its name (errno(3)).
+pub fn errno(name: &str) -> Option<u16> {
+    let name = match name {
+        "EWOULDBLOCK" => "EAGAIN",
+        "ENOTSUP" => "EOPNOTSUPP",
+        "EDEADLOCK" => "EDEADLK",
+        name => name,
+    };
+    // EHWPOISON is the last one of asm-generic/errno.h.
+    (1..=133)
+        .find(|number| format!("{:?}", nix::errno::Errno::from_raw(*number)) == name)
+        .and_then(|number| u16::try_from(number).ok())
+}
+
 fn nearest(name: &str) -> Option<String> {
     all()
         .into_iter()

@@ -181,6 +181,20 @@ impl Policy {
         Ok(())
     }
 
+    /// Puts conditions before what a call gets so far; without any, replaces it.
+    pub fn refine(&mut self, name: &str, conditions: Vec<Condition>, action: Action) -> Result<()> {
+        names::check(name)?;
+        let default = self.default;
+        let rule =
+            self.rules.entry(Cow::Owned(name.to_owned())).or_insert_with(|| Rule::always(default));
+        if conditions.is_empty() {
+            *rule = Rule::always(action);
+        } else {
+            rule.clauses.insert(0, Clause { conditions, action });
+        }
+        Ok(())
+    }
+
     /// Adds the 32-bit ABI of the native architecture, where it has one.
     #[must_use]
     pub fn with_compat32(mut self) -> Self {

@@ -3,7 +3,7 @@
 use nix::errno::Errno;
 
 use super::answer::Answer;
-use super::request::Fields;
+use super::fields::Fields;
 use crate::error::{Error, Result};
 
 /// The version of the protocol that is spoken here.

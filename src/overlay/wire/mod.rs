@@ -6,6 +6,7 @@
 //! order of the machine.
 
 mod answer;
+mod fields;
 mod init;
 mod request;
 

@@ -2,6 +2,7 @@
 
 use nix::errno::Errno;
 
+use super::fields::Fields;
 use super::init::Hello;
 use super::{NAME_MAX, REQUEST_HEADER, opcode};
 
@@ -342,7 +343,7 @@ impl Forgets<'_> {
     /// Node and number of lookups, one after the other.
     pub fn iter(&self) -> impl Iterator<Item = (u64, u64)> + '_ {
         self.0.chunks_exact(16).filter_map(|one| {
-            let mut fields = Fields(one);
+            let mut fields = Fields::of(one);
             Some((fields.u64().ok()?, fields.u64().ok()?))
         })
     }
@@ -369,7 +370,7 @@ impl<'a> Request<'a> {
     /// Decodes what one read(2) of the device gave.
     pub fn decode(bytes: &'a [u8]) -> Result<Self, Malformed> {
         let length = bytes.len();
-        let mut fields = Fields(bytes);
+        let mut fields = Fields::of(bytes);
         let nameless = |_| Malformed { unique: None };
         let said = fields.u32().map_err(nameless)?;
         let number = fields.u32().map_err(nameless)?;
@@ -506,98 +507,4 @@ fn decode<'a>(number: u32, fields: &mut Fields<'a>) -> Result<Operation<'a>, Err
         opcode::SYNCFS => Operation::SyncFileSystem,
         other => Operation::Other(other),
     })
-}
-
-/// The fields of a request, taken from its front; `EINVAL` where it is too short.
-pub(super) struct Fields<'a>(&'a [u8]);
-
-impl<'a> Fields<'a> {
-    fn bytes(&mut self, length: usize) -> Result<&'a [u8], Errno> {
-        let (front, rest) = self.0.split_at_checked(length).ok_or(Errno::EINVAL)?;
-        self.0 = rest;
-        Ok(front)
-    }
-
-    pub(super) fn u32(&mut self) -> Result<u32, Errno> {
-        let (front, rest) = self.0.split_first_chunk().ok_or(Errno::EINVAL)?;
-        self.0 = rest;
-        Ok(u32::from_ne_bytes(*front))
-    }
-
-    fn u64(&mut self) -> Result<u64, Errno> {
-        let (front, rest) = self.0.split_first_chunk().ok_or(Errno::EINVAL)?;
-        self.0 = rest;
-        Ok(u64::from_ne_bytes(*front))
-    }
-
-    fn four(&mut self) -> Result<[u32; 4], Errno> {
-        Ok([self.u32()?, self.u32()?, self.u32()?, self.u32()?])
-    }
-
-    fn flag(&mut self, bit: u32) -> Result<bool, Errno> {
-        Ok(self.u32()? & bit != 0)
-    }
-
-    /// Bytes that a NUL ends.
-    fn string(&mut self) -> Result<&'a [u8], Errno> {
-        let end = self.0.iter().position(|byte| *byte == 0).ok_or(Errno::EINVAL)?;
-        let string = self.bytes(end)?;
-        self.bytes(1)?;
-        Ok(string)
-    }
-
-    fn name(&mut self) -> Result<&'a [u8], Errno> {
-        let name = self.string()?;
-        if is_name(name) { Ok(name) } else { Err(Errno::EINVAL) }
-    }
-
-    fn open(&mut self) -> Result<Open, Errno> {
-        Ok(Open { flags: self.u32()?, open_flags: self.u32()? })
-    }
-
-    /// `struct fuse_read_in`, whose rest is of no use here.
-    fn range(&mut self) -> Result<Range, Errno> {
-        Ok(Range { handle: self.u64()?, offset: self.u64()?, size: self.u32()? })
-    }
-
-    /// The beginning of `struct fuse_getattr_in`.
-    fn optional_handle(&mut self) -> Result<Option<u64>, Errno> {
-        const FUSE_GETATTR_FH: u32 = 1;
-        let is_there = self.flag(FUSE_GETATTR_FH)?;
-        self.u32()?;
-        let handle = self.u64()?;
-        Ok(is_there.then_some(handle))
-    }
-
-    /// `struct fuse_setattr_in`
-    fn change(&mut self) -> Result<Change, Errno> {
-        let valid = self.u32()?;
-        self.u32()?;
-        let [handle, size, _lock_owner] = [self.u64()?, self.u64()?, self.u64()?];
-        let times = [self.u64()?, self.u64()?, self.u64()?].map(u64::cast_signed);
-        let nanoseconds = [self.u32()?, self.u32()?, self.u32()?];
-        let [mode, _, uid, gid] = self.four()?;
-        self.u32()?;
-        let has = |bit: u32| valid & 1 << bit != 0;
-        let time = |which: usize, bit, now| match (times.get(which), nanoseconds.get(which)) {
-            _ if !has(bit) => None,
-            _ if has(now) => Some(SetTime::Now),
-            (Some(seconds), Some(nanoseconds)) => Some(SetTime::At(*seconds, *nanoseconds)),
-            _ => None,
-        };
-        let [_, _, ctime] = times;
-        let [_, _, ctime_nanoseconds] = nanoseconds;
-        // The bits are `FATTR_*`.
-        Ok(Change {
-            mode: has(0).then_some(mode),
-            uid: has(1).then_some(uid),
-            gid: has(2).then_some(gid),
-            size: has(3).then_some(size),
-            atime: time(0, 4, 7),
-            mtime: time(1, 5, 8),
-            handle: has(6).then_some(handle),
-            ctime: has(10).then_some((ctime, ctime_nanoseconds)),
-            drops_setid: has(11),
-        })
-    }
 }

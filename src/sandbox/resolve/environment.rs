@@ -6,14 +6,15 @@ use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::Path;
 
-use super::files;
+use super::locate;
 use crate::error::{During, Error, Result};
 use crate::host::{Host, World};
 use crate::identity::Identity;
 use crate::image;
 use crate::profile::{EnvValue, Pattern, Profile};
 
-const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+/// Where a box finds programs by name, unless an image or a profile says otherwise.
+pub const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// More than any file of variables has.
 const LIMIT: u64 = 1 << 20;
@@ -29,7 +30,7 @@ pub(super) fn collect(
 ) -> Result<Vec<(OsString, OsString)>> {
     let mut all: BTreeMap<OsString, OsString> = BTreeMap::new();
     let mut set = |name: &str, value: &OsStr| all.insert(name.into(), value.to_owned());
-    set("PATH", PATH.as_ref());
+    set("PATH", DEFAULT_PATH.as_ref());
     set("HOME", identity.home.as_os_str());
     set("USER", identity.name.as_ref());
     set("LOGNAME", identity.name.as_ref());
@@ -52,7 +53,7 @@ pub(super) fn collect(
         }
     }
     for path in &profile.environment.from_file {
-        let path = files::on_host(path, host)?;
+        let path = locate::on_host(path, host, world)?;
         let content = world.read(&path, LIMIT).at("read", &path)?;
         from_file(&content, &path, host, &mut all)?;
     }

@@ -3,27 +3,60 @@
 
 use std::path::{Component, Path, PathBuf};
 
-use super::super::{Mount, What};
-use super::{Inputs, protect};
+use nix::errno::Errno;
+
+use super::super::{Mount, Placeholder, What};
+use super::{Inputs, guard, locate, protect};
 use crate::error::{Error, Result};
-use crate::host::{Host, World};
+use crate::host::{Host, Source, World};
 use crate::identity::Identity;
 use crate::profile::Grant;
 
-pub(super) fn grants(inputs: &Inputs<'_>, world: &mut dyn World) -> Result<Vec<Mount>> {
+/// How a grant shows its source.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Way {
+    Read,
+    Write,
+    Overlay,
+}
+
+/// A mount that was granted, and how late.
+struct Granted {
+    rank: u32,
+    mount: Mount,
+}
+
+/// The mounts that the profile asks for. `base` is what is there without it.
+pub(super) fn grants(
+    inputs: &Inputs<'_>,
+    base: &[Mount],
+    world: &mut dyn World,
+) -> Result<(Vec<Mount>, Vec<Placeholder>)> {
     let Inputs { profile, host, own, .. } = inputs;
-    let writable = profile.files.write.iter().map(|grant| (grant, true));
-    let readable = profile.files.read.iter().map(|grant| (grant, false));
-    let mut said: Vec<_> = writable.chain(readable).collect();
+    let ways = [
+        (&profile.files.write, Way::Write),
+        (&profile.files.overlay, Way::Overlay),
+        (&profile.files.read, Way::Read),
+    ];
+    let mut said: Vec<(&Grant, Way)> =
+        ways.iter().flat_map(|(grants, way)| grants.iter().map(|grant| (grant, *way))).collect();
     // Stable: of one rank, what is read-only comes later, and so counts.
     said.sort_by_key(|(grant, _)| grant.rank);
     let mut granted = Vec::new();
-    for (grant, write) in said {
-        granted.extend(bind(grant, write, host, world)?);
+    for (grant, way) in said {
+        if let Some(mount) = bind(grant, way, host, world)? {
+            granted.push(Granted { rank: grant.rank, mount });
+        }
     }
+    let hidden = hide(inputs, base, &mut granted, world)?;
+    let granted: Vec<Mount> = granted.into_iter().map(|granted| granted.mount).collect();
     // What protects comes first, so that nothing that was said is widened by it.
+    let guarded = guard::guard(inputs, &granted, world)?;
     let mut mounts = protect::protection(&granted, own, world)?;
+    mounts.retain(|mount| !guarded.covers(mount));
+    mounts.extend(guarded.mounts);
     mounts.extend(granted);
+    mounts.extend(hidden);
     for grant in &profile.files.tmpfs {
         let target = cleaned(&grant.at, "tmpfs")?;
         // Shared memory of another size is what people ask for.
@@ -40,18 +73,85 @@ pub(super) fn grants(inputs: &Inputs<'_>, world: &mut dyn World) -> Result<Vec<M
             origin: "tmpfs".to_owned(),
         });
     }
-    Ok(mounts)
+    Ok((mounts, guarded.placeholders))
 }
 
-fn bind(grant: &Grant, write: bool, host: &Host, world: &mut dyn World) -> Result<Option<Mount>> {
-    let path = on_host(&grant.path, host).map_err(|error| error.within(&grant.origin))?;
+/// Empties what is to be hidden, wherever in the box it would be seen. A grant below a hidden
+/// directory is an exception to it where it was said as late or later; one of the directory itself
+/// where it was said later.
+fn hide(
+    inputs: &Inputs<'_>,
+    base: &[Mount],
+    granted: &mut Vec<Granted>,
+    world: &mut dyn World,
+) -> Result<Vec<Mount>> {
+    let mut hidden = Vec::new();
+    for said in &inputs.profile.files.hide {
+        let within = |error: Error| error.within(&said.origin);
+        let source = match locate::on_host(&said.path, inputs.host, world) {
+            Ok(path) => match world.open(&path) {
+                Ok(source) => source,
+                // What is not there cannot be seen.
+                Err(error) if is_missing(&error) => continue,
+                Err(error) => return Err(within(Error::os("open", path.display(), &error))),
+            },
+            Err(error) if error.errno() == Some(Errno::ENOENT) => continue,
+            Err(error) => return Err(within(error)),
+        };
+        granted.retain(|granted| {
+            let is_below =
+                shown(&granted.mount).is_some_and(|of| of.path.starts_with(&source.path));
+            let is_it = shown(&granted.mount).is_some_and(|of| of.path == source.path);
+            !is_below || granted.rank > said.rank || granted.rank == said.rank && !is_it
+        });
+        let later = |mount: &Mount, target: &Path| {
+            granted.iter().any(|granted| {
+                granted.rank > said.rank && granted.mount.target == target && mount.target != target
+            })
+        };
+        let mounts = base.iter().chain(granted.iter().map(|granted| &granted.mount));
+        for mount in mounts {
+            let Some(of) = shown(mount) else { continue };
+            let Ok(rest) = source.path.strip_prefix(&of.path) else { continue };
+            if rest == Path::new("") && granted.iter().any(|g| g.mount.target == mount.target) {
+                continue;
+            }
+            let target: PathBuf = mount.target.join(rest).components().collect();
+            if !later(mount, &target) {
+                hidden.push(Mount {
+                    target,
+                    what: What::Empty { directory: source.identity.is_dir() },
+                    origin: said.origin.to_string(),
+                });
+            }
+        }
+    }
+    Ok(hidden)
+}
+
+/// What of the host a mount shows.
+fn shown(mount: &Mount) -> Option<&Source> {
+    match &mount.what {
+        What::Bind { source, .. } | What::Overlaid { source } => Some(source),
+        _ => None,
+    }
+}
+
+fn is_missing(error: &std::io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ENOTDIR))
+}
+
+fn bind(grant: &Grant, way: Way, host: &Host, world: &mut dyn World) -> Result<Option<Mount>> {
+    let path = match locate::on_host(&grant.path, host, world) {
+        Ok(path) => path,
+        Err(error) if grant.optional && error.errno() == Some(Errno::ENOENT) => return Ok(None),
+        Err(error) => return Err(error.within(&grant.origin)),
+    };
     let source = match world.open(&path) {
         Ok(source) => source,
-        Err(error) if grant.optional && error.kind() == std::io::ErrorKind::NotFound => {
-            return Ok(None);
-        }
+        Err(error) if grant.optional && is_missing(&error) => return Ok(None),
         Err(error) => {
-            let missing = error.kind() == std::io::ErrorKind::NotFound;
+            let missing = is_missing(&error);
             let error = Error::os("open", path.display(), &error).within(&grant.origin);
             return Err(if missing {
                 error.hint("a grant's source must exist: it is never made; `optional = true` in a profile lets it be missing")
@@ -72,34 +172,28 @@ fn bind(grant: &Grant, write: bool, host: &Host, world: &mut dyn World) -> Resul
         None => cleaned(&path, &grant.origin.to_string())?,
     };
     free(&target, &grant.origin.to_string())?;
-    Ok(Some(Mount {
-        target,
-        what: What::Bind { source, write, exec: grant.exec },
-        origin: grant.origin.to_string(),
-    }))
+    let what = match way {
+        Way::Overlay => overlaid(source, grant, host)?,
+        Way::Read | Way::Write => What::Bind { source, write: way == Way::Write, exec: grant.exec },
+    };
+    Ok(Some(Mount { target, what, origin: grant.origin.to_string() }))
 }
 
-/// A grant's path as an absolute one of the host.
-pub(super) fn on_host(path: &Path, host: &Host) -> Result<PathBuf> {
-    if let Ok(rest) = path.strip_prefix("~") {
-        let home = host.caller.home.as_ref().ok_or_else(|| {
-            Error::new(format!("{}: no home directory is known", path.display())).hint("set HOME")
-        })?;
-        return Ok(lexical(&home.join(rest)));
+/// An overlay whose writable layer is in the box's memory.
+fn overlaid(source: Source, grant: &Grant, host: &Host) -> Result<What> {
+    let refused = |why: &str| {
+        Err(Error::new(format!("{}: overlay {}: {why}", grant.origin, source.path.display())))
+    };
+    if !source.identity.is_dir() {
+        return refused("it is not a directory");
     }
-    if path.is_absolute() {
-        return Ok(lexical(path));
+    if !grant.exec {
+        return refused("exec = false is for read and write");
     }
-    let cwd = host
-        .cwd
-        .as_ref()
-        .ok_or_else(|| Error::new(format!("{}: the working directory is gone", path.display())))?;
-    Ok(lexical(&cwd.join(path)))
-}
-
-/// Drops `.` components and doubled slashes; `..` stays, for the kernel to resolve.
-fn lexical(path: &Path) -> PathBuf {
-    path.components().filter(|part| *part != Component::CurDir).collect()
+    if !host.tmpfs_xattrs {
+        return refused("a writable layer in memory needs Linux 6.6");
+    }
+    Ok(What::Overlaid { source })
 }
 
 /// A path of the box: absolute, without `.`, and `..` resolved on paper, since it names a place in
@@ -143,6 +237,7 @@ fn free(target: &Path, origin: &str) -> Result<()> {
 pub(super) fn lies_below(own: &Mount, grant: &Mount) -> bool {
     let is_tree = match &grant.what {
         What::Bind { source, .. } => source.identity.is_dir(),
+        What::Overlaid { .. } => true,
         What::Tmpfs { .. } => true,
         _ => false,
     };
@@ -171,7 +266,9 @@ pub(super) fn is_granted(path: &Path, mounts: &[Mount]) -> bool {
         .filter(|mount| path.starts_with(&mount.target))
         .max_by_key(|mount| mount.target.components().count())
         .is_some_and(|mount| match &mount.what {
-            What::Bind { source, .. } => mount.target == source.path || path == mount.target,
+            What::Bind { source, .. } | What::Overlaid { source } => {
+                mount.target == source.path || path == mount.target
+            }
             _ => false,
         })
 }

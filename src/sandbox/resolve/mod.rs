@@ -3,10 +3,15 @@
 
 mod environment;
 mod files;
+mod git;
+mod guard;
+mod locate;
 mod notes;
 mod protect;
 mod root;
+mod seccomp;
 
+use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
@@ -14,17 +19,20 @@ use super::{Degraded, Keyring, Mount, Program, Root, Sandbox, What};
 use crate::cgroup;
 use crate::confine::capabilities;
 use crate::confine::landlock::{self, Access, Rules};
+use crate::confine::lsm::Labels;
 use crate::confine::rlimits::Rlimit;
-use crate::confine::seccomp::{Architecture, Filter, Policy};
+use crate::confine::seccomp::Filter;
 use crate::error::{Error, Result};
 use crate::host::{Host, Source, World};
 use crate::identity::{self, Asked, Identity, Names, Question};
 use crate::image;
 use crate::profile::{
-    Control, NetworkMode, Profile, ResourceLimit, ResourceName, SeccompBase, Size, Terminal,
+    Control, NetworkMode, Port, Profile, ResourceLimit, ResourceName, Size, Terminal,
 };
 
+pub use environment::DEFAULT_PATH;
 pub use protect::Own;
+pub use seccomp::filter;
 
 /// What a plan is made from.
 pub struct Inputs<'a> {
@@ -45,6 +53,8 @@ pub struct Inputs<'a> {
     /// casemate's own directories, which no program may change: a layer or a compiled filter put
     /// there would be the next box's.
     pub own: Vec<Own>,
+    /// What stands on the host for other boxes that run, and so does not exist.
+    pub placeholders: BTreeSet<PathBuf>,
 }
 
 /// An image as far as a plan needs it.
@@ -78,7 +88,7 @@ pub fn resolve(inputs: &Inputs<'_>, world: &mut dyn World) -> Result<Sandbox> {
         names: &inputs.names,
         in_image: image.is_some(),
         range: host.range.as_ref(),
-        may_be_single: profile.may_degrade.contains(&Control::Ids),
+        may_be_single: profile.may_lose(Control::Ids),
     };
     let (identity, one_id) = identity::resolve(&question)?;
     let hostname =
@@ -90,7 +100,7 @@ pub fn resolve(inputs: &Inputs<'_>, world: &mut dyn World) -> Result<Sandbox> {
     let root = root::choose(profile, host, image.as_ref(), &identity)?;
     let memory = profile.root.scratch_size.unwrap_or(Size::Percent(50));
     let mut mounts = root::base(&root, &identity, &inputs.names, &hostname, network, world)?;
-    let granted = files::grants(inputs, world)?;
+    let (granted, placeholders) = files::grants(inputs, &mounts, world)?;
     // What was granted at /etc, say, is the user's: nothing of a box's own is made in it.
     mounts.retain(|mount| !granted.iter().any(|grant| files::lies_below(mount, grant)));
     mounts.extend(granted);
@@ -111,8 +121,7 @@ pub fn resolve(inputs: &Inputs<'_>, world: &mut dyn World) -> Result<Sandbox> {
         .iter()
         .map(|(name, limit)| Rlimit { name: *name, limit: *limit })
         .collect::<Vec<_>>();
-    let may_lose = profile.may_degrade.contains(&Control::Limits);
-    let decided = cgroup::plan(&profile.limits, &host.cgroup, may_lose)?;
+    let decided = cgroup::plan(profile, &host.cgroup)?;
     rlimits.extend(stricter(decided.rlimits, &profile.limits.rlimits));
     if let Some(reason) = decided.lost {
         degraded.push(Degraded { control: Control::Limits, reason });
@@ -120,7 +129,8 @@ pub fn resolve(inputs: &Inputs<'_>, world: &mut dyn World) -> Result<Sandbox> {
     let memory = within(memory, decided.plan.as_ref(), host);
     let nesting = profile.seccomp.nesting.unwrap_or(false);
     let landlock = landlock_rules(profile, host, &root, &mounts, network, &mut degraded)?;
-    let filter = seccomp(profile, identity.fake_root)?;
+    let lsm = labels(profile, host, &mut degraded)?;
+    let filter = seccomp::filter(profile, identity.fake_root, host, world)?;
     let no_keys = |filter: &Filter| filter.refuses(&["keyctl", "add_key", "request_key"]);
     let keyring = if !host.keyring {
         let reason = "keyctl is refused here, by a filter that casemate was started under";
@@ -147,6 +157,7 @@ pub fn resolve(inputs: &Inputs<'_>, world: &mut dyn World) -> Result<Sandbox> {
         hostname,
         root,
         mounts,
+        placeholders,
         memory,
         network,
         rlimits,
@@ -157,6 +168,7 @@ pub fn resolve(inputs: &Inputs<'_>, world: &mut dyn World) -> Result<Sandbox> {
         nesting,
         seccomp: filter,
         landlock,
+        lsm,
         keyring,
         degraded,
         notes,
@@ -189,6 +201,10 @@ fn give_up(
     reason: &str,
     degraded: &mut Vec<Degraded>,
 ) -> Result<()> {
+    if profile.require.contains(&control) {
+        return Err(Error::new(format!("control {}: {reason}", control.word()))
+            .hint(format!("a profile says require = [\"{}\"]", control.word())));
+    }
     if profile.may_degrade.contains(&control) {
         degraded.push(Degraded { control, reason: reason.to_owned() });
         return Ok(());
@@ -197,6 +213,29 @@ fn give_up(
         "to run without it, say --may-degrade {0}, or may-degrade = [\"{0}\"] in the profile",
         control.word()
     )))
+}
+
+const PORTS_WITHOUT: &str =
+    "TCP ports are told apart by Landlock of Linux 6.7, and nesting is without Landlock";
+
+/// What the profile asks of the system's own security modules. What is not there is refused.
+fn labels(profile: &Profile, host: &Host, degraded: &mut Vec<Degraded>) -> Result<Option<Labels>> {
+    let mut labels = Labels {
+        apparmor: profile.lsm.apparmor.as_ref().map(|label| label.0.clone()),
+        selinux: profile.lsm.selinux.as_ref().map(|label| label.0.clone()),
+    };
+    if labels.apparmor.is_some() && !host.apparmor {
+        let reason = "a profile of AppArmor was asked for, and this kernel has none, or it is off";
+        give_up(profile, Control::Lsm, reason, degraded)?;
+        labels.apparmor = None;
+    }
+    if labels.selinux.is_some() && !host.selinux {
+        let reason = "a label of SELinux was asked for, and this kernel has none, or it is off";
+        give_up(profile, Control::Lsm, reason, degraded)?;
+        labels.selinux = None;
+    }
+    let any = labels.apparmor.is_some() || labels.selinux.is_some();
+    Ok(any.then_some(labels))
 }
 
 fn landlock_rules(
@@ -222,13 +261,29 @@ fn landlock_rules(
         give_up(profile, Control::AbstractSockets, reason, degraded)?;
     }
     if abi == 0 || nesting {
+        if profile.network.tcp_connect.is_some() || profile.network.tcp_bind.is_some() {
+            give_up(profile, Control::TcpPorts, PORTS_WITHOUT, degraded)?;
+        }
         return Ok(None);
     }
-    let mut rules = Rules { abi, scoped, paths: Vec::new() };
+    let wanted = &profile.network;
+    let asked = wanted.tcp_connect.is_some() || wanted.tcp_bind.is_some();
+    if asked && abi < landlock::PORTS_SINCE {
+        give_up(profile, Control::TcpPorts, PORTS_WITHOUT, degraded)?;
+    }
+    let ports = |list: &Option<Vec<Port>>| {
+        let list = list.as_ref().filter(|_| abi >= landlock::PORTS_SINCE)?;
+        Some(list.iter().map(|port| port.0).collect())
+    };
+    let (tcp_connect, tcp_bind) = (ports(&wanted.tcp_connect), ports(&wanted.tcp_bind));
+    let mut rules = Rules { abi, scoped, paths: Vec::new(), tcp_connect, tcp_bind };
     rules.add("/", if root.is_writable() { Access::Write } else { Access::Read });
     for mount in mounts {
         match &mount.what {
-            What::Bind { write: true, .. } | What::Tmpfs { .. } | What::Private { .. } => {
+            What::Bind { write: true, .. }
+            | What::Overlaid { .. }
+            | What::Tmpfs { .. }
+            | What::Private { .. } => {
                 rules.add(&mount.target, Access::Write);
             }
             What::Proc => rules.add(&mount.target, Access::Update),
@@ -240,49 +295,6 @@ fn landlock_rules(
         }
     }
     Ok(Some(rules))
-}
-
-fn seccomp(profile: &Profile, fake_root: bool) -> Result<Option<Filter>> {
-    let wanted = &profile.seccomp;
-    if wanted.base == Some(SeccompBase::None) {
-        if let Some(call) = wanted.allow.first().or(wanted.deny.first()) {
-            return Err(Error::new(format!(
-                "{}: seccomp {}: allow and deny mean nothing with base = \"none\"",
-                call.origin, call.name
-            )));
-        }
-        if fake_root {
-            return Err(Error::new("--fake-root is done by the filter, and seccomp base is none")
-                .hint("leave one of the two out"));
-        }
-        return Ok(None);
-    }
-    let changed = fake_root
-        || [wanted.nesting, wanted.debug].contains(&Some(true))
-        || !wanted.allow.is_empty()
-        || !wanted.deny.is_empty();
-    if !changed {
-        return Ok(Some(Filter::Default));
-    }
-    let mut policy = Policy::default_for(Architecture::native());
-    if wanted.nesting == Some(true) {
-        policy = policy.with_nesting();
-    }
-    if wanted.debug == Some(true) {
-        policy = policy.with_debug();
-    }
-    for call in &wanted.allow {
-        policy.allow(&call.name).map_err(|error| error.within(&call.origin))?;
-    }
-    // Before what is refused: that stays refused.
-    if fake_root {
-        policy = policy.with_fake_root();
-    }
-    for call in &wanted.deny {
-        let denied = policy.deny(&call.name, nix::errno::Errno::EPERM);
-        denied.map_err(|error| error.within(&call.origin))?;
-    }
-    Ok(Some(Filter::Changed(Box::new(policy))))
 }
 
 fn program(

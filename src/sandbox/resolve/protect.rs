@@ -88,7 +88,7 @@ fn keep_own(
             grant.origin,
             link.display()
         ))
-        .hint("set HOME or XDG_DATA_HOME to the path without links, or grant less"));
+        .hint("set HOME, XDG_DATA_HOME or XDG_CONFIG_HOME to the path without links, or grant less"));
     }
     // By what it is, not by what it is called: a bind mount may show it under another name.
     let Some(holder) = own.above.iter().find(|holder| is_it(holder)) else { return Ok(()) };

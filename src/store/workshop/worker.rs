@@ -138,7 +138,8 @@ fn cage(dir: &OwnedFd, path: &Path) -> Result<()> {
     // Before ABI 2 (Linux 5.19) Landlock forbids every hard link between two directories.
     let abi = kernel_abi();
     if abi >= LINKS_SINCE {
-        let mut rules = Rules { abi, scoped: abi >= SCOPES_SINCE, paths: Vec::new() };
+        let scoped = abi >= SCOPES_SINCE;
+        let mut rules = Rules { abi, scoped, paths: Vec::new(), tcp_connect: None, tcp_bind: None };
         rules.add(below, Access::Unpack);
         return rules.apply();
     }

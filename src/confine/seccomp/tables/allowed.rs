@@ -5,6 +5,7 @@ use super::Group;
 /// Allowed whatever the arguments.
 pub(in super::super) const ALLOWED: &[Group] = &[
     Group {
+        name: "@io",
         why: "descriptors: read, write, duplicate",
         names: &[
             "close",
@@ -37,6 +38,7 @@ pub(in super::super) const ALLOWED: &[Group] = &[
         ],
     },
     Group {
+        name: "@io-event",
         why: "waiting for events",
         names: &[
             "_newselect",
@@ -61,6 +63,7 @@ pub(in super::super) const ALLOWED: &[Group] = &[
         ],
     },
     Group {
+        name: "@file-system",
         why: "files and directories: permissions and Landlock decide",
         names: &[
             "access",
@@ -128,14 +131,17 @@ pub(in super::super) const ALLOWED: &[Group] = &[
         ],
     },
     Group {
+        name: "@file-system",
         why: "FIFOs and sockets in the file system; devices need CAP_MKNOD",
         names: &["mknod", "mknodat"],
     },
     Group {
+        name: "@file-system",
         why: "file handles: only a name; opening one is denied",
         names: &["name_to_handle_at"],
     },
     Group {
+        name: "@file-system",
         why: "space, caching and durability of files",
         names: &[
             "arm_fadvise64_64",
@@ -154,6 +160,7 @@ pub(in super::super) const ALLOWED: &[Group] = &[
         ],
     },
     Group {
+        name: "@xattr",
         why: "extended attributes",
         names: &[
             "fgetxattr",
@@ -175,6 +182,7 @@ pub(in super::super) const ALLOWED: &[Group] = &[
         ],
     },
     Group {
+        name: "@aio",
         why: "asynchronous input and output; unlike io_uring it submits no other calls",
         names: &[
             "io_cancel",
@@ -187,6 +195,7 @@ pub(in super::super) const ALLOWED: &[Group] = &[
         ],
     },
     Group {
+        name: "@memory",
         why: "memory of the process itself",
         names: &[
             "brk",
@@ -214,6 +223,7 @@ pub(in super::super) const ALLOWED: &[Group] = &[
         ],
     },
     Group {
+        name: "@process",
         why: "processes and threads; namespaces are told apart in clone",
         names: &[
             "execve",
@@ -246,6 +256,7 @@ pub(in super::super) const ALLOWED: &[Group] = &[
         ],
     },
     Group {
+        name: "@process",
         why: "the processor's own switches for a thread",
         names: &[
             "arch_prctl",
@@ -257,10 +268,12 @@ pub(in super::super) const ALLOWED: &[Group] = &[
         ],
     },
     Group {
+        name: "@process",
         why: "probes: the kernel makes the program call these, refusing them kills it",
         names: &["uprobe", "uretprobe"],
     },
     Group {
+        name: "@lock",
         why: "locks between threads",
         names: &[
             "futex",
@@ -272,6 +285,7 @@ pub(in super::super) const ALLOWED: &[Group] = &[
         ],
     },
     Group {
+        name: "@signal",
         why: "signals; the PID namespace and Landlock bound whom they reach",
         names: &[
             "kill",
@@ -299,6 +313,7 @@ pub(in super::super) const ALLOWED: &[Group] = &[
         ],
     },
     Group {
+        name: "@timer",
         why: "reading clocks, sleeping, timers",
         names: &[
             "alarm",
@@ -329,6 +344,7 @@ pub(in super::super) const ALLOWED: &[Group] = &[
         ],
     },
     Group {
+        name: "@schedule",
         why: "scheduling within the process's own limits",
         names: &[
             "getcpu",
@@ -353,10 +369,12 @@ pub(in super::super) const ALLOWED: &[Group] = &[
         ],
     },
     Group {
+        name: "@resources",
         why: "limits and accounting of the process itself",
         names: &["getrlimit", "getrusage", "prlimit64", "setrlimit", "sysinfo", "ugetrlimit"],
     },
     Group {
+        name: "@ids",
         why: "ids and capabilities: without capabilities they can only be given up",
         names: &[
             "capget",
@@ -396,6 +414,7 @@ pub(in super::super) const ALLOWED: &[Group] = &[
         ],
     },
     Group {
+        name: "@network",
         why: "sockets once made; families are told apart in socket and socketpair",
         names: &[
             "accept",
@@ -420,6 +439,7 @@ pub(in super::super) const ALLOWED: &[Group] = &[
         ],
     },
     Group {
+        name: "@ipc",
         why: "System V and POSIX queues, semaphores, shared memory: the IPC namespace bounds them",
         names: &[
             "ipc",
@@ -447,6 +467,7 @@ pub(in super::super) const ALLOWED: &[Group] = &[
         ],
     },
     Group {
+        name: "@sandbox",
         why: "sandboxing itself further",
         names: &[
             "landlock_add_rule",
@@ -458,6 +479,10 @@ pub(in super::super) const ALLOWED: &[Group] = &[
             "seccomp",
         ],
     },
-    Group { why: "seeing the mounts of the own namespace", names: &["listmount", "statmount"] },
-    Group { why: "names and random numbers", names: &["getrandom", "uname"] },
+    Group {
+        name: "@mount-info",
+        why: "seeing the mounts of the own namespace",
+        names: &["listmount", "statmount"],
+    },
+    Group { name: "@system-info", why: "names and random numbers", names: &["getrandom", "uname"] },
 ];

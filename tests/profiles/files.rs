@@ -1,0 +1,111 @@
+//! What of the host is seen, and how it is named.
+
+use crate::Place;
+
+#[test]
+fn what_is_hidden_is_empty_wherever_it_would_be_seen() {
+    let place = Place::new();
+    for name in ["data/a", "data/secret/key", "data/secret/known", "data/.env"] {
+        place.space.file(name, name);
+    }
+    let at = |name: &str| place.space.at(name);
+    let grants = format!(
+        "write = [\"{}\", {{ path = \"{}\", at = \"/copy\" }}]\nread = [\"{}\"]",
+        at("data"),
+        at("data"),
+        at("data/secret/known")
+    );
+    place.profile("open", &format!("[files]\n{grants}"));
+    let hide = format!(
+        "hide = [\"{}\", \"{}\", \"{}/none\"]",
+        at("data/secret"),
+        at("data/.env"),
+        at("data")
+    );
+    place.profile("hidden", &format!("[files]\n{grants}\n{hide}"));
+    let script = format!(
+        "cd {}; cat a secret/key secret/known .env /copy/a /copy/secret/key /copy/.env 2>&1; ls secret /copy/secret",
+        at("data")
+    );
+    let run = |profile: &str, script: &str| {
+        place.casemate(&["run", "-p", profile, "sh", "-c", script]).output().out()
+    };
+    let open = run("open", &script);
+    assert!(open.contains("data/secret/key") && open.contains("data/.env"), "{open}");
+    let seen = run("hidden", &script);
+    assert!(!seen.contains("data/secret/key") && !seen.contains("data/.env"), "{seen}");
+    // What was said below it stays.
+    assert!(seen.starts_with("data/a") && seen.contains("data/secret/known"), "{seen}");
+    for change in ["rmdir secret", "mv secret s", "touch secret/x", "rm .env", "echo >.env"] {
+        let script = format!("cd {} && {change} 2>&1 && echo done", at("data"));
+        assert!(!run("hidden", &script).contains("done"), "{change}");
+        let script = format!("cd /copy && {change} 2>&1 && echo done");
+        assert!(!run("hidden", &script).contains("done"), "{change}");
+    }
+    // A later profile that hides the whole takes the exception away, and one that grants gives it.
+    place.profile(
+        "more",
+        &format!("extends = [\"open\"]\n[files]\nhide = [\"{}\"]", at("data/secret")),
+    );
+    let seen = run("more", &script);
+    assert!(!seen.contains("data/secret/known") && seen.contains("data/.env"), "{seen}");
+    place.profile(
+        "less",
+        &format!("extends = [\"hidden\"]\n[files]\nread = [\"{}\"]", at("data/secret")),
+    );
+    let seen = run("less", &script);
+    assert!(seen.contains("data/secret/key") && !seen.contains("data/.env"), "{seen}");
+}
+
+#[test]
+fn changes_over_an_overlay_are_thrown_away() {
+    let place = Place::new();
+    place.space.file("work/a", "old\n");
+    place.profile("try", "[files]\noverlay = [\".\"]");
+    let script = "echo new >a; echo b >b; mkdir c; cat a b";
+    let run = place.casemate(&["run", "-p", "try", "sh", "-c", script]);
+    let output = run.directory(place.space.at("work")).output().succeeds();
+    assert_eq!(output.out(), "new\nb\n");
+    assert_eq!(place.space.read("work/a"), "old\n");
+    assert!(!place.space.path().join("work/b").exists());
+    assert!(!place.space.path().join("work/c").exists());
+}
+
+#[test]
+fn directories_go_by_their_names() {
+    let place = Place::new();
+    let home = place.space.directory("home");
+    for name in ["home/.cache/tool/x", "home/Down/x", "home/Music/x", "state/x"] {
+        place.space.file(name, name);
+    }
+    place.space.file(
+        "config/user-dirs.dirs",
+        "XDG_DOWNLOAD_DIR=\"$HOME/Down\"\nXDG_VIDEOS_DIR=\"$HOME/\"\n",
+    );
+    place.profile(
+        "names",
+        "[files]\nread = [\"$XDG_CACHE_HOME/tool\", \"xdg-download\", \"xdg-music\", \"$XDG_STATE_HOME\", { path = \"xdg-videos\", optional = true }, { path = \"$XDG_RUNTIME_DIR/x\", optional = true }]",
+    );
+    let run = |profile: &str, command: &str| {
+        place
+            .casemate(&["run", "-p", profile, "sh", "-c", command])
+            .env("HOME", &home)
+            .env("XDG_STATE_HOME", place.space.at("state"))
+            .without_env("XDG_RUNTIME_DIR")
+            .without_env("XDG_CACHE_HOME")
+            .output()
+    };
+    let state = place.space.at("state");
+    let script = format!("cd && cat .cache/tool/x Down/x Music/x {state}/x; ls -A");
+    let output = run("names", &script).succeeds();
+    assert_eq!(
+        output.out(),
+        "home/.cache/tool/xhome/Down/xhome/Music/xstate/x.cache\nDown\nMusic\n"
+    );
+    // A name that stands for the whole home grants nothing.
+    for bad in ["xdg-videos", "$XDG_RUNTIME_DIR/x"] {
+        place.profile("bad", &format!("[files]\nread = [\"{bad}\"]"));
+        let output = run("bad", "true").fails(125);
+        assert!(output.err().contains(&format!("bad.toml:2:9: {bad}: ")), "{}", output.err());
+    }
+}

@@ -1,0 +1,68 @@
+//! The profile that comes with a project.
+
+use crate::{Place, common};
+
+#[test]
+fn a_projects_profile_takes_away_and_gives_only_what_is_trusted() {
+    let place = Place::new();
+    let data = place.space.directory("data");
+    let inner = place.space.directory("project/src");
+    place.space.file("secret", "secret\n");
+    place.profile("build", "[files]\nwrite = [\".\"]");
+    let at = |words: &[&str]| place.casemate(words).env("XDG_DATA_HOME", &data).directory(&inner);
+    let run = |script: &str| at(&["run", "-p", "build", "sh", "-c", script]);
+    run("touch made").output().succeeds();
+
+    let file = place.space.file("project/.casemate.toml", "[files]\nread = [\".\"]");
+    run("touch again").output().fails(1);
+    at(&["run", "-p", "build", "--no-project", "touch", "again"]).output().succeeds();
+    let plan = at(&["explain", "-p", "build", "true"]).output().succeeds();
+    assert!(plan.out().contains(&file), "{}", plan.out());
+
+    let secret = place.space.at("secret");
+    let wide = format!("[files]\nread = [\"{secret}\"]\n[network]\nmode = \"host\"\n");
+    place.space.file("project/.casemate.toml", &wide);
+    let cat = format!("cat {secret}");
+    let refused = run(&cat).output().fails(125);
+    let expected = format!(
+        "casemate: {file}: allows more than it may, and is not trusted\n  files.read {secret}: read \
+         (was nothing)\n  network.mode \"host\" (was \"none\")\nhint: `casemate trust` lets it"
+    );
+    assert!(refused.err().starts_with(&expected), "{}", refused.err());
+    // Nobody is asked where there is no terminal, and no is an answer.
+    at(&["trust"]).output().fails(125);
+    run(&cat).output().fails(125);
+    let told = at(&["trust", "--yes"]).output().succeeds();
+    assert!(told.out().contains("network.mode \"host\""), "{}", told.out());
+    assert_eq!(run(&cat).output().succeeds().out(), "secret\n");
+    assert_eq!(at(&["trust", "--list"]).text(), file);
+    // One byte more is another file.
+    place.space.file("project/.casemate.toml", format!("{wide}\n"));
+    run(&cat).output().fails(125);
+    place.space.file("project/.casemate.toml", &wide);
+    run(&cat).output().succeeds();
+    at(&["trust", "--revoke"]).output().succeeds();
+    run(&cat).output().fails(125);
+}
+
+#[test]
+fn a_projects_profile_cannot_grant_by_a_link_or_through_the_trust_of_another() {
+    let place = Place::new();
+    let inner = place.space.directory("project");
+    place.space.file("secret", "secret\n");
+    place.space.symlink(place.space.at("secret"), "project/link");
+    place.profile("build", "[files]\nwrite = [\".\"]");
+    place.space.file("project/.casemate.toml", "[files]\nread = [\"./link\"]");
+    let run = || place.casemate(&["run", "-p", "build", "cat", "link"]).directory(&inner);
+    assert!(run().output().fails(125).err().contains("not trusted"));
+    place.space.file("project/.casemate.toml", "extends = [\"./other.toml\"]");
+    assert!(run().output().fails(125).err().contains("only names can stand here"));
+    // One of somebody else's says nothing.
+    if common::user::is_root() {
+        let path = place.space.path().join("project/.casemate.toml");
+        std::os::unix::fs::chown(&path, Some(0), Some(0)).unwrap();
+        let output = place.casemate(&["run", "-p", "build", "true"]).directory(&inner).output();
+        let output = output.succeeds();
+        assert!(output.err().contains("belongs to somebody else"), "{}", output.err());
+    }
+}
