@@ -13,7 +13,7 @@ use casemate::cli::{Cli, Command};
 use casemate::host::doctor::Outcome;
 use casemate::host::{Host, Source, World};
 use casemate::identity::range::Facts;
-use casemate::identity::{Backend, Caller, Extent, Names};
+use casemate::identity::{Backend, Caller, Extent, Names, Unavailable};
 use casemate::image::Config;
 use casemate::profile::{self, Library};
 use casemate::rootfs::Overlay;
@@ -317,6 +317,12 @@ fn nothing_degrades_unless_the_profile_says_so() {
 
     let filtered = Host { keyring: false, ..host() };
     assert!(plan("", &["ls"], &filtered, None).is_err());
+
+    // What is required is not lost by being willing to lose it.
+    let alone = Host { range: Some(Err(Unavailable::default())), ..host() };
+    let many = ["--userns", "many", "--may-degrade", "ids", "ls"];
+    assert_eq!(plan("", &many, &alone, None).unwrap().degraded.len(), 1);
+    assert!(plan("require = [\"ids\"]", &many, &alone, None).is_err());
 }
 
 /// A machine with a range from this backend.
