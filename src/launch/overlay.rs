@@ -31,6 +31,9 @@ use crate::sys::process::{self, CapSets};
 /// How long a server that is ending may take for it.
 const GRACE: Duration = Duration::from_secs(1);
 
+/// How long a shared server may take to give a box its mount.
+const PATIENCE: Duration = Duration::from_secs(10);
+
 /// The process, and what it says.
 pub(super) struct Server {
     whose: Whose,
@@ -213,6 +216,12 @@ pub(super) fn mount(
 /// supervisor is told how to see the server's end.
 pub(super) fn mount_shared(server: &Channel, supervisor: &Channel) -> Result<OwnedFd> {
     loop {
+        let mut fds = [PollFd::new(server.fd(), PollFlags::POLLIN)];
+        let timeout = PollTimeout::try_from(PATIENCE).unwrap_or(PollTimeout::MAX);
+        if poll(&mut fds, timeout).is_ok_and(|count| count == 0) {
+            return Err(Error::new("join the overlay's shared server: it does not answer")
+                .hint("end it: pkill casemate-keeper; `--overlay kernel` does without it"));
+        }
         match server.receive()? {
             Some((message @ (Message::Life | Message::Server), Some(fd))) => {
                 supervisor.send(&message, Some(fd.as_fd()))?;

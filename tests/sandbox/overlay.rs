@@ -371,3 +371,21 @@ fn a_shared_server_that_hangs_keeps_no_box_that_is_to_end() {
     other.wait().succeeds();
     watch.none();
 }
+
+#[test]
+fn a_keeper_that_is_stopped_is_told_in_bounded_time() {
+    if !require_root() {
+        return;
+    }
+    let watch = Leftovers::watch();
+    let mut first = served("hybrid", &[], "echo up; read go").open_stdin().spawn();
+    first.expect("up");
+    let keeper = Pid::from_raw(named("casemate-keeper")[0]);
+    kill(keeper, Signal::SIGSTOP).unwrap();
+    let refused = served("hybrid", &[], "true").output();
+    kill(keeper, Signal::SIGCONT).unwrap();
+    refused.refuses(125, &["shared server: it does not answer", "pkill casemate-keeper"]);
+    first.write("go\n");
+    first.wait().succeeds();
+    watch.none();
+}

@@ -1,7 +1,12 @@
 //! The lines of the guest's test programs, and what they come to.
 
+use std::collections::BTreeSet;
+
 /// The line with which the guest's start announces the program whose results follow.
-pub(super) const PROGRAM: &str = "casemate-guest: program ";
+const PROGRAM: &str = "casemate-guest: program ";
+
+/// The line with which it announces that those of its tests that failed are run once more.
+const AGAIN: &str = "casemate-guest: again ";
 
 /// What was seen so far.
 #[derive(Debug, Default)]
@@ -10,6 +15,8 @@ pub(super) struct Report {
     pub(super) failed: u32,
     pub(super) ignored: u32,
     pub(super) filtered: u32,
+    /// The tests that failed, until they have passed.
+    unsettled: BTreeSet<String>,
     /// The program whose lines come, until its own result has come.
     open: Option<String>,
     /// How many programs gave a result.
@@ -23,17 +30,27 @@ impl Report {
         if let Some(program) = line.strip_prefix(PROGRAM) {
             self.close();
             self.open = Some(program.to_string());
+        } else if let Some(program) = line.strip_prefix(AGAIN) {
+            println!("those of {program} that failed are run again, alone");
+            self.open = Some(program.to_string());
         } else if let Some(test) = line.strip_prefix("test result: ") {
             self.filtered += number_before(test, " filtered out");
             self.ignored += number_before(test, " ignored");
             self.results += 1;
             self.open = None;
         } else if let (Some(program), Some(test)) = (&self.open, line.strip_prefix("test ")) {
-            println!("test {program}::{test}");
             match test.rsplit_once(" ... ") {
-                Some((_, "ok")) => self.passed += 1,
-                Some((_, "FAILED")) => self.failed += 1,
-                _ => {}
+                Some((name, "FAILED")) => {
+                    println!("test {program}::{name} has not passed");
+                    self.unsettled.insert(format!("{program}::{name}"));
+                }
+                end => {
+                    println!("test {program}::{test}");
+                    if let Some((name, "ok")) = end {
+                        self.passed += 1;
+                        self.unsettled.remove(&format!("{program}::{name}"));
+                    }
+                }
             }
         } else if !line.starts_with("running ") && !line.is_empty() {
             println!("{line}");
@@ -43,6 +60,9 @@ impl Report {
     /// Whether all is well, once the guest is off; `ended` says whether it went off by itself.
     pub(super) fn end(&mut self, ended: bool) -> bool {
         self.close();
+        for test in std::mem::take(&mut self.unsettled) {
+            self.fail(&test);
+        }
         if self.results == 0 {
             self.fail("the guest");
         }

@@ -40,7 +40,10 @@ struct Reply {
 /// Gives the namespace its ids.
 pub(super) fn give(waiting: &Waiting) -> Result<()> {
     let socket = UnixStream::connect(SOCKET).map_err(|error| match error.raw_os_error() {
-        Some(libc::ENOENT) => Error::new("systemd-nsresourced is not there, or its socket is off"),
+        // A socket that was closed leaves its name behind.
+        Some(libc::ENOENT | libc::ECONNREFUSED) => {
+            Error::new("systemd-nsresourced is not there, or its socket is off")
+        }
         _ => Error::os("connect to", "systemd-nsresourced", &error),
     })?;
     // A socket of that name that is not root's is nobody to get ids from.
