@@ -104,11 +104,13 @@ fn traces(user: &User) -> BTreeSet<String> {
         files(Path::new(place), user, 1, &mut traces);
     }
     files(&user.runtime(), user, 8, &mut traces);
-    // The list of the boxes that run stays; in it, what no process holds goes with the next look.
-    let list = user.runtime().join("casemate");
-    let boxes = list.join("boxes");
-    traces.remove(&format!("file {}", list.display()));
-    traces.remove(&format!("file {}", boxes.display()));
+    // The list of the boxes that run stays, and so does the lock of the shared servers; in the list,
+    // what no process holds goes with the next look.
+    let ours = user.runtime().join("casemate");
+    let boxes = ours.join("boxes");
+    for stays in [&ours, &boxes, &ours.join("overlay"), &ours.join("overlay/lock")] {
+        traces.remove(&format!("file {}", stays.display()));
+    }
     for entry in fs::read_dir(boxes).into_iter().flatten().flatten() {
         if !is_held(&entry.path()) {
             traces.remove(&format!("file {}", entry.path().display()));
