@@ -162,7 +162,7 @@ fn script(arguments: &[String]) -> String {
          for file in {files}; do sudo ln -s /payload/checkout/$file {checkout}/$file; done\n\
          sudo ln -s /payload/bin/casemate {binary}\n\
          export CASEMATE_TEST_CACHE=/payload/cache CASEMATE_TEST_SKIP={WAIVED}\n\
-         export CASEMATE_TEST_SLOWNESS=4\n\
+         export CASEMATE_TEST_SLOWNESS=4 RUST_TEST_THREADS=2\n\
          base=/var/tmp/casemate-test-$(id -u)/{base}\n\
          mkdir -p $base/bin\n\
          cp /payload/bin/probe $base/bin/\n\
