@@ -493,4 +493,14 @@ fn the_steps_are_in_the_kernels_order() {
         assert_eq!(at("Serve").is_some(), has_server, "{mode}");
         assert!(!has_server || at("Memory") < at("Serve") && at("Serve") < at("Root"));
     }
+    // The manager works meanwhile, and moves the user's own processes only.
+    let text = "[limits]\nmemory = \"1g\"";
+    let sandbox = plan(text, &["ls"], &host_with_manager(), None).unwrap();
+    let order: Vec<String> = steps(&sandbox).iter().map(name).collect();
+    assert_eq!(order.last().unwrap(), "JoinScope");
+    let range = Host { range: with_range(Backend::Holder).range, ..host_with_manager() };
+    let sandbox = plan(text, &["--userns", "many", "ls"], &range, Some(image())).unwrap();
+    let order: Vec<String> = steps(&sandbox).iter().map(name).collect();
+    let at = |what: &str| order.iter().position(|step| step == what).unwrap();
+    assert!(at("FindSources") < at("JoinScope") && at("JoinScope") + 1 == at("BecomeRoot"));
 }

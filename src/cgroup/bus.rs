@@ -77,6 +77,8 @@ pub(super) struct Bus {
     serial: u32,
     /// Whom calls are for, where a bus stands between.
     destination: &'static str,
+    /// Who listens there.
+    peer: i32,
 }
 
 impl Bus {
@@ -101,11 +103,12 @@ impl Bus {
                 peer.uid()
             )));
         }
-        let mut bus = Bus { socket, buffer: Vec::new(), serial: 0, destination: "" };
+        let peer = peer.pid();
+        let mut bus = Bus { socket, buffer: Vec::new(), serial: 0, destination: "", peer };
         // EXTERNAL with the user's id, and the passing of descriptors; the peer answers each line.
         let id: String = uid.to_string().bytes().map(|byte| format!("{byte:02x}")).collect();
         let lines = format!("\0AUTH EXTERNAL {id}\r\nNEGOTIATE_UNIX_FD\r\nBEGIN\r\n");
-        bus.send(lines.as_bytes(), None, deadline).map_err(|error| error.within(address))?;
+        bus.send(lines.as_bytes(), &[], deadline).map_err(|error| error.within(address))?;
         Ok(bus)
     }
 
@@ -136,7 +139,7 @@ impl Bus {
             body: wire::Writer::default(),
             descriptors: 0,
         };
-        self.call(call, None, deadline)?;
+        self.call(call, deadline)?;
         self.destination = destination;
         Ok(())
     }
@@ -144,6 +147,16 @@ impl Bus {
     /// Whom calls are for: empty on a direct connection.
     pub(super) fn destination(&self) -> &'static str {
         self.destination
+    }
+
+    /// The process that listens at the other end; 0 where it is not seen from here.
+    pub(super) fn peer(&self) -> i32 {
+        self.peer
+    }
+
+    /// What is readable once something has come.
+    pub(super) fn fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
     }
 
     fn line(&mut self, deadline: Instant) -> Result<Vec<u8>> {
@@ -161,34 +174,24 @@ impl Bus {
         }
     }
 
-    /// Sends a call, with a descriptor where it carries one; its answer has the serial number that
-    /// is returned.
+    /// Sends a call with the descriptors that it carries; its answer has the serial number that is
+    /// returned.
     pub(super) fn begin(
         &mut self,
         call: Call<'_>,
-        fd: Option<BorrowedFd<'_>>,
+        fds: &[BorrowedFd<'_>],
         deadline: Instant,
     ) -> Result<u32> {
         self.serial += 1;
         let bytes = call.encode(self.serial);
-        self.send(&bytes, fd, deadline)?;
+        self.send(&bytes, fds, deadline)?;
         Ok(self.serial)
     }
 
     /// Sends a call and waits for its answer; signals meanwhile are passed over.
-    pub(super) fn call(
-        &mut self,
-        call: Call<'_>,
-        fd: Option<BorrowedFd<'_>>,
-        deadline: Instant,
-    ) -> Result<Message> {
+    pub(super) fn call(&mut self, call: Call<'_>, deadline: Instant) -> Result<Message> {
         let what = call.member.to_owned();
-        let serial = self.begin(call, fd, deadline)?;
-        self.answer(serial, &what, deadline)
-    }
-
-    /// Waits for the answer to the call of that serial number.
-    pub(super) fn answer(&mut self, serial: u32, what: &str, deadline: Instant) -> Result<Message> {
+        let serial = self.begin(call, &[], deadline)?;
         loop {
             let message = self.receive(deadline)?;
             if message.reply_to != Some(serial) {
@@ -204,19 +207,46 @@ impl Bus {
     /// The next message.
     pub(super) fn receive(&mut self, deadline: Instant) -> Result<Message> {
         loop {
-            if let Some(start) = self.buffer.first_chunk() {
-                let length = wire::length(start)?;
-                if self.buffer.len() >= length {
-                    let message = Message::decode(&self.buffer[..length]);
-                    self.buffer.drain(..length);
-                    return message;
-                }
+            if let Some(message) = self.take()? {
+                return Ok(message);
             }
             self.fill(deadline)?;
         }
     }
 
+    /// The next message, if it is here by now.
+    pub(super) fn receive_if_there(&mut self) -> Result<Option<Message>> {
+        loop {
+            if let Some(message) = self.take()? {
+                return Ok(Some(message));
+            }
+            if !self.read()? {
+                return Ok(None);
+            }
+        }
+    }
+
+    /// The next message of those that were read.
+    fn take(&mut self) -> Result<Option<Message>> {
+        let Some(start) = self.buffer.first_chunk() else { return Ok(None) };
+        let length = wire::length(start)?;
+        if self.buffer.len() < length {
+            return Ok(None);
+        }
+        let message = Message::decode(&self.buffer[..length]);
+        self.buffer.drain(..length);
+        message.map(Some)
+    }
+
     fn fill(&mut self, deadline: Instant) -> Result<()> {
+        while !self.read()? {
+            self.wait(PollFlags::POLLIN, deadline)?;
+        }
+        Ok(())
+    }
+
+    /// Reads what is there; false where that is nothing.
+    fn read(&mut self) -> Result<bool> {
         let mut part = [0u8; 4096];
         loop {
             // Not recvmsg(2): descriptors that are sent to us are closed by the kernel.
@@ -224,17 +254,17 @@ impl Bus {
                 Ok(0) => return Err(Error::new("the connection was closed")),
                 Ok(count) => {
                     self.buffer.extend(&part[..count]);
-                    return Ok(());
+                    return Ok(true);
                 }
                 Err(Errno::EINTR) => {}
-                Err(Errno::EAGAIN) => self.wait(PollFlags::POLLIN, deadline)?,
+                Err(Errno::EAGAIN) => return Ok(false),
                 Err(error) => return Err(Error::os("read from", "the connection", error)),
             }
         }
     }
 
-    fn send(&mut self, bytes: &[u8], fd: Option<BorrowedFd<'_>>, deadline: Instant) -> Result<()> {
-        let raw: Vec<i32> = fd.iter().map(AsRawFd::as_raw_fd).collect();
+    fn send(&mut self, bytes: &[u8], fds: &[BorrowedFd<'_>], deadline: Instant) -> Result<()> {
+        let raw: Vec<i32> = fds.iter().map(AsRawFd::as_raw_fd).collect();
         let mut rest = bytes;
         let mut rights = !raw.is_empty();
         while !rest.is_empty() {

@@ -94,6 +94,8 @@ pub(super) struct Made {
     pub(super) top: Group,
     pub(super) parent: Group,
     pub(super) name: String,
+    /// Whether this process is in it.
+    pub(super) has_supervisor: bool,
     /// Tells others that it is in use.
     _lock: Flock<std::fs::File>,
 }
@@ -117,7 +119,7 @@ impl Delegated {
         let more: Vec<Controller> =
             self.controllers.iter().filter(|one| !given.contains(one)).copied().collect();
         self.group.enable_below(&more)?;
-        Ok(Made { top, parent: self.group, name, _lock: lock })
+        Ok(Made { top, parent: self.group, name, has_supervisor: self.leave, _lock: lock })
     }
 
     /// Removes what boxes left that were killed with their supervisor.

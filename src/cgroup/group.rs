@@ -27,8 +27,13 @@ pub fn mount() -> Option<PathBuf> {
 
 /// The cgroup of this process, as a path below the mount (cgroups(7), "/proc/pid/cgroup").
 pub(super) fn own() -> Result<PathBuf> {
-    let path = "/proc/self/cgroup";
-    let text = std::fs::read(path).at("read", path)?;
+    of("self")
+}
+
+/// The cgroup of a process, by its number or `self`.
+pub(super) fn of(process: &str) -> Result<PathBuf> {
+    let path = format!("/proc/{process}/cgroup");
+    let text = std::fs::read(&path).at("read", &path)?;
     let own = text.split(|byte| *byte == b'\n').find_map(|line| line.strip_prefix(b"0::/"));
     let own = own.ok_or_else(|| {
         Error::new("find the cgroup: this system has no unified hierarchy (cgroup v2)")
@@ -147,6 +152,11 @@ impl Group {
     /// Moves this process here.
     pub fn enter(&self) -> Result<()> {
         self.write("cgroup.procs", "0")
+    }
+
+    /// Moves a process here.
+    pub fn add(&self, pid: i32) -> Result<()> {
+        self.write("cgroup.procs", &pid.to_string())
     }
 
     fn events(&self) -> Result<Events> {

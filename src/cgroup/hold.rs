@@ -2,17 +2,28 @@
 
 use std::os::fd::BorrowedFd;
 use std::path::Path;
+use std::time::Instant;
 
 use nix::errno::Errno;
 
 use super::delegated::{self, Delegated, Made};
 use super::group::Group;
 use super::limits::{Controller, Limits};
-use super::manager::{self, Manager, Pending};
+use super::manager::{self, Manager, Pending, Ways};
 use super::plan::{Facts, Place};
 use super::{PAYLOAD, SUPERVISOR};
-use crate::error::{During, Error, Result};
+use crate::error::{During, Error, Exit, Result};
 use crate::profile::{Control, Profile};
+
+/// The question whether a manager is there, on its way: the answer comes while something else is
+/// done.
+pub struct Inquiry(Option<Ways>);
+
+/// Asks for a manager, where a box with these limits, or with a name, wants one.
+pub fn inquire(profile: &Profile, named: bool) -> Inquiry {
+    let asks = named || !Limits::of(&profile.limits, u64::MAX).is_empty();
+    Inquiry(asks.then(Ways::call))
+}
 
 /// What was found, to be used once.
 pub struct Look(Way);
@@ -26,14 +37,14 @@ enum Way {
 /// Looks where the cgroup of a box with these limits can be. A box without limits has one if it has
 /// a name, and somewhere to have it. A manager that is there and does not answer is an error, unless
 /// the limits may be lost: there is none weaker that was meant.
-pub fn look(profile: &Profile, named: bool) -> Result<(Facts, Look)> {
+pub fn look(profile: &Profile, inquiry: Inquiry) -> Result<(Facts, Look)> {
     let memory = machine_memory()?;
     let limits = Limits::of(&profile.limits, memory);
     let may_lose = profile.may_lose(Control::Limits);
-    if limits.is_empty() && !named {
+    let Some(ways) = inquiry.0 else {
         return Ok((Facts { place: Place::NotAsked, memory }, Look(Way::Nowhere)));
-    }
-    let manager = Manager::find().and_then(|manager| Ok((manager.controllers()?, manager)));
+    };
+    let manager = ways.manager().and_then(|manager| Ok((manager.controllers()?, manager)));
     let reason = match manager {
         Ok((controllers, manager)) => {
             let place = Place::Manager { via: manager.via, controllers };
@@ -79,71 +90,116 @@ pub fn machine_memory() -> Result<u64> {
         .ok_or_else(|| Error::new(format!("read {path}: it does not say how much memory there is")))
 }
 
-/// A cgroup that is being made.
-pub struct Begun {
-    way: Option<Beginning>,
-    limits: Limits,
-}
-
-enum Beginning {
-    Scope(Box<Pending>),
-    Delegated(Box<Made>),
+/// A box's cgroup before the box is made.
+pub enum Begun {
+    /// There is none.
+    Nowhere,
+    /// It is there, for the box to be born in.
+    Made(Cgroup),
+    /// The manager is asked for it when the processes of the box exist.
+    Wanted(Wanted),
 }
 
 impl Look {
-    /// Begins to make the cgroup, in which this process is moved; the manager works meanwhile.
+    /// Makes the cgroup, where that is this process's to do.
     pub fn begin(self, box_name: &str, limits: &Limits) -> Result<Begun> {
-        let way = match self.0 {
-            Way::Manager(manager) => {
-                Some(Beginning::Scope(Box::new(manager.begin(box_name, limits)?)))
-            }
-            Way::Delegated(found) => Some(Beginning::Delegated(Box::new(found.make(box_name)?))),
-            Way::Nowhere => None,
-        };
-        Ok(Begun { way, limits: limits.clone() })
-    }
-}
-
-impl Begun {
-    /// Waits for it, and reads back what was asked for. `None` where there is none.
-    pub fn finish(self) -> Result<Option<Cgroup>> {
-        let limits = self.limits;
-        let (top, unit, made) = match self.way {
-            None => return Ok(None),
-            Some(Beginning::Scope(pending)) => {
-                let (top, unit) = pending.finish()?;
-                top.child(SUPERVISOR)?.enter()?;
-                (top, Some(unit), None)
-            }
-            Some(Beginning::Delegated(made)) => {
+        match self.0 {
+            Way::Manager(manager) => Ok(Begun::Wanted(Wanted {
+                manager,
+                box_name: box_name.to_owned(),
+                limits: limits.clone(),
+            })),
+            Way::Delegated(found) => {
+                let made = found.make(box_name)?;
                 for (name, text) in limits.files() {
                     set(&made.top, name, &text)?;
                 }
-                let Made { top, .. } = &*made;
-                (Group::open(top.path())?, None, Some(made))
+                let top = Group::open(made.top.path())?;
+                let payload = furnish(&top, limits, |_| Ok(()))?;
+                let made = Some(Box::new(made));
+                Ok(Begun::Made(Cgroup { top, payload, unit: None, made }))
             }
-        };
-        let controllers = top.controllers()?;
-        if let Some((missing, key)) =
-            limits.needs().into_iter().find(|(one, _)| !controllers.contains(one))
-        {
-            return Err(Error::new(format!(
-                "limit {key}: the box's cgroup did not get the controller {}",
-                missing.name()
-            )));
+            Way::Nowhere => Ok(Begun::Nowhere),
         }
-        top.enable_below(&controllers)?;
-        let payload = top.child(PAYLOAD)?;
-        if controllers.contains(&Controller::Memory) {
-            // All of the box goes at once: what would be left of it is of no use to anyone.
-            payload.write("memory.oom.group", "1")?;
-        }
-        for (name, text) in limits.box_files() {
-            set(&payload, name, &text)?;
-        }
-        read_back(&top, &payload, &limits)?;
-        Ok(Some(Cgroup { top, payload, unit, made }))
     }
+}
+
+/// A scope that will be asked for.
+pub struct Wanted {
+    manager: Box<Manager>,
+    box_name: String,
+    limits: Limits,
+}
+
+impl Wanted {
+    /// Asks for it, with this process, the box's first and the box's own server in it. What the
+    /// server uses counts: what the box writes is in its memory where the writable layer is in
+    /// memory. Servers that others use as well are nobody's, and what they have read is the kernel's
+    /// to drop.
+    pub fn ask(self, first: i32, server: Option<i32>) -> Result<Coming> {
+        let others = std::iter::once(first).chain(server).collect();
+        let pending = self.manager.begin(&self.box_name, &self.limits, others)?;
+        Ok(Coming { pending, limits: self.limits, first, server })
+    }
+}
+
+/// A scope that was asked for.
+pub struct Coming {
+    pending: Pending,
+    limits: Limits,
+    first: i32,
+    server: Option<i32>,
+}
+
+impl Coming {
+    /// What is readable when there is something to hear.
+    pub fn fd(&self) -> BorrowedFd<'_> {
+        self.pending.fd()
+    }
+
+    /// When [`Coming::advance`] is to be called at the latest.
+    pub fn deadline(&self) -> Instant {
+        self.pending.deadline()
+    }
+
+    /// Hears what came. Once the scope stands, the box is in its cgroup there, under its limits,
+    /// which were read back.
+    pub fn advance(&mut self) -> Result<Option<Cgroup>> {
+        let Some((top, unit)) = self.pending.advance()? else { return Ok(None) };
+        let beside = top.child(SUPERVISOR)?;
+        beside.enter()?;
+        if let Some(server) = self.server {
+            beside.add(server)?;
+        }
+        let payload = furnish(&top, &self.limits, |payload| payload.add(self.first))?;
+        Ok(Some(Cgroup { top, payload, unit: Some(unit), made: None }))
+    }
+}
+
+/// Makes the box's cgroup below the one that has its limits; `fill` moves there what is to be in it,
+/// before a controller is given that keeps processes from the one above.
+fn furnish(top: &Group, limits: &Limits, fill: impl FnOnce(&Group) -> Result<()>) -> Result<Group> {
+    let controllers = top.controllers()?;
+    if let Some((missing, key)) =
+        limits.needs().into_iter().find(|(one, _)| !controllers.contains(one))
+    {
+        return Err(Error::new(format!(
+            "limit {key}: the box's cgroup did not get the controller {}",
+            missing.name()
+        )));
+    }
+    let payload = top.child(PAYLOAD)?;
+    fill(&payload)?;
+    top.enable_below(&controllers)?;
+    if controllers.contains(&Controller::Memory) {
+        // All of the box goes at once: what would be left of it is of no use to anyone.
+        payload.write("memory.oom.group", "1")?;
+    }
+    for (name, text) in limits.box_files() {
+        set(&payload, name, &text)?;
+    }
+    read_back(top, &payload, limits)?;
+    Ok(payload)
 }
 
 /// Writes a limit. A kernel without swap has no file for it, and no swap to be limited.
@@ -224,6 +280,15 @@ impl OutOfMemory {
             None => "killed: the machine is out of memory".to_owned(),
         }
     }
+
+    /// As the reason for the box's end.
+    pub fn into_error(self) -> Error {
+        let error = Error::new(self.describe()).exit(Exit::OutOfMemory);
+        match self.limit {
+            Some(_) => error.hint("raise it: [limits] memory in the profile, or --memory"),
+            None => error,
+        }
+    }
 }
 
 impl Cgroup {
@@ -240,6 +305,11 @@ impl Cgroup {
     /// The unit, where systemd made it.
     pub fn unit(&self) -> Option<&str> {
         self.unit.as_deref()
+    }
+
+    /// Whether what this process starts is in it too, and may not outlive the box therefore.
+    pub fn holds_all(&self) -> bool {
+        self.made.as_ref().is_some_and(|made| made.has_supervisor)
     }
 
     /// Whether the kernel killed the box for its memory.
@@ -295,7 +365,7 @@ pub fn change(top: &Path, unit: Option<&str>, limits: &Limits) -> Result<()> {
                     top.display()
                 )));
             }
-            Manager::find()?.change(unit, limits)?;
+            Ways::call().manager()?.change(unit, limits)?;
         }
         None => {
             for (name, text) in limits.files() {

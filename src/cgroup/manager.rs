@@ -1,7 +1,7 @@
 //! The user's own systemd: a transient scope for a box, asked for over the manager's private socket
 //! or, failing that, the session bus (org.freedesktop.systemd1(5)).
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -26,6 +26,10 @@ const MANAGER: &str = "org.freedesktop.systemd1.Manager";
 
 /// Every box's scope is below this one, so that all boxes can be limited together.
 const SLICE: &str = "casemate.slice";
+
+/// The ways to it.
+const PRIVATE: &str = "its private socket";
+const BUS: &str = "the session bus";
 
 /// A manager that answers.
 pub(super) struct Manager {
@@ -58,25 +62,44 @@ pub fn runtime_directory() -> Option<PathBuf> {
     })
 }
 
-impl Manager {
-    /// Tries each way to it. The error says how each failed.
-    pub(super) fn find() -> Result<Manager> {
+/// The ways to the manager, the first of which was called at already where somebody listens there:
+/// the answer comes while something else is done.
+pub(super) struct Ways {
+    all: Vec<(&'static str, Address)>,
+    runtime: Option<PathBuf>,
+    called: Option<Result<Bus>>,
+    deadline: Instant,
+}
+
+impl Ways {
+    /// Calls at the first.
+    pub(super) fn call() -> Ways {
         let deadline = Instant::now() + GREETING;
         let runtime = runtime_directory();
-        let mut ways = Vec::new();
+        let mut all = Vec::new();
         if let Some(runtime) = &runtime {
-            ways.push(("its private socket", Address::Path(runtime.join("systemd/private"))));
-            ways.push(("the session bus", Address::Path(runtime.join("bus"))));
+            all.push((PRIVATE, Address::Path(runtime.join("systemd/private"))));
+            all.push((BUS, Address::Path(runtime.join("bus"))));
         }
         let said = std::env::var_os("DBUS_SESSION_BUS_ADDRESS").unwrap_or_default();
         for address in addresses(&said) {
-            if !ways.iter().any(|(_, known)| *known == address) {
-                ways.push(("the session bus", address));
+            if !all.iter().any(|(_, known)| *known == address) {
+                all.push((BUS, address));
             }
         }
+        let called = all.first().map(|(_, address)| Bus::open(address, deadline));
+        Ways { all, runtime, called, deadline }
+    }
+
+    /// Tries each. The error says how each failed.
+    pub(super) fn manager(mut self) -> Result<Manager> {
         let mut failures: Vec<String> = Vec::new();
-        for (via, address) in ways {
-            match Manager::reach(via, &address, deadline) {
+        for (via, address) in &self.all {
+            let bus = self.called.take().unwrap_or_else(|| Bus::open(address, self.deadline));
+            let reached = bus.and_then(|bus| {
+                Manager::greet(via, bus, self.deadline).map_err(|error| error.within(address))
+            });
+            match reached {
                 Ok(manager) => return Ok(manager),
                 // By another way it is the same manager.
                 Err(error) if error.errno() == Some(Errno::ETIMEDOUT) => {
@@ -87,42 +110,36 @@ impl Manager {
                 Err(error) => failures.push(error.to_string()),
             }
         }
-        let missing = match runtime {
-            Some(_) => format!("no user manager of systemd answers ({})", failures.join("; ")),
+        let missing = match self.runtime {
             None if failures.is_empty() => format!(
                 "no user manager of systemd: /run/user/{} is not there",
                 nix::unistd::geteuid()
             ),
-            None => format!("no user manager of systemd answers ({})", failures.join("; ")),
+            _ => format!("no user manager of systemd answers ({})", failures.join("; ")),
         };
         Err(Error::new(missing).hint(
             "log in through PAM (a console, ssh, su -l), or keep a manager running: sudo loginctl enable-linger $USER",
         ))
     }
+}
 
-    fn reach(via: &'static str, address: &Address, deadline: Instant) -> Result<Manager> {
-        let within = |error: Error| error.within(address);
-        let mut bus = Bus::open(address, deadline)?;
+impl Manager {
+    fn greet(via: &'static str, mut bus: Bus, deadline: Instant) -> Result<Manager> {
         // A call that comes in one piece with the greeting is left lying by the manager until more
         // comes: it looks at the socket for it, from which it has read it already (systemd 252, 257).
-        bus.greeted(deadline).map_err(within)?;
-        if via == "the session bus" {
-            bus.hello(NAME, deadline).map_err(within)?;
+        bus.greeted(deadline)?;
+        if via == BUS {
+            bus.hello(NAME, deadline)?;
         }
-        let mut body = Writer::default();
-        body.string(MANAGER);
-        body.string("ControlGroup");
-        let call = Call {
-            destination: bus.destination(),
-            interface: "org.freedesktop.DBus.Properties",
-            ..call("Get", "ss", body)
+        let known = if via == PRIVATE { group_of(bus.peer()) } else { None };
+        let path = match known {
+            Some(path) => path,
+            None => ask_for_group(&mut bus, deadline)?,
         };
-        let reply = bus.call(call, None, deadline).map_err(within)?;
-        let path = reply.arguments("v")?.text_variant()?;
         let mount = group::mount().ok_or_else(|| {
             Error::new("find the cgroup: no unified hierarchy (cgroup v2) is mounted")
         })?;
-        let group = Group::open(&mount.join(path.trim_start_matches('/')))?;
+        let group = Group::open(&mount.join(path))?;
         Ok(Manager { bus, via, group })
     }
 
@@ -131,30 +148,50 @@ impl Manager {
         self.group.controllers()
     }
 
-    /// Asks for a scope with this process in it, and does not wait.
-    pub(super) fn begin(mut self, box_name: &str, limits: &Limits) -> Result<Pending> {
-        let deadline = Instant::now() + JOB;
-        if !self.bus.destination().is_empty() {
-            // A direct connection gets every signal; a bus passes on what was asked for.
-            let mut body = Writer::default();
-            body.string(&format!("type='signal',interface='{MANAGER}',member='JobRemoved'"));
-            let bus = "org.freedesktop.DBus";
-            let rule = Call { destination: bus, interface: bus, ..call("AddMatch", "s", body) };
-            self.bus.call(Call { path: "/org/freedesktop/DBus", ..rule }, None, deadline)?;
-            let destination = self.bus.destination();
-            let subscribe = Call { destination, ..call("Subscribe", "", Writer::default()) };
-            self.bus.call(subscribe, None, deadline)?;
+    /// Prepares to hear of the end of a job. A direct connection gets every signal; a bus passes on
+    /// what was asked for.
+    fn subscribe(&mut self, deadline: Instant) -> Result<()> {
+        if self.bus.destination().is_empty() {
+            return Ok(());
         }
-        let own = clone::open_process(nix::unistd::getpid().as_raw())
-            .map_err(|error| Error::os("open", "this process", &error))?;
+        let mut body = Writer::default();
+        body.string(&format!("type='signal',interface='{MANAGER}',member='JobRemoved'"));
+        let bus = "org.freedesktop.DBus";
+        let rule = Call { destination: bus, interface: bus, ..call("AddMatch", "s", body) };
+        self.bus.call(Call { path: "/org/freedesktop/DBus", ..rule }, deadline)?;
+        let destination = self.bus.destination();
+        let subscribe = Call { destination, ..call("Subscribe", "", Writer::default()) };
+        self.bus.call(subscribe, deadline).map(drop)
+    }
+
+    /// Asks for a scope with this process and these in it, and does not wait.
+    pub(super) fn begin(
+        mut self,
+        box_name: &str,
+        limits: &Limits,
+        others: Vec<i32>,
+    ) -> Result<Pending> {
+        let deadline = Instant::now() + JOB;
+        self.subscribe(deadline)?;
+        let mut pids = vec![nix::unistd::getpid().as_raw()];
+        pids.extend(others);
+        let open = |pid: &i32| {
+            clone::open_process(*pid)
+                .map_err(|error| Error::os("open", format!("process {pid}"), &error))
+        };
+        let pidfds = pids.iter().map(open).collect::<Result<_>>()?;
         let mut pending = Pending {
             manager: self,
             unit: String::new(),
             box_name: box_name.to_owned(),
             limits: limits.clone(),
-            own,
+            pids,
+            pidfds,
             by_descriptor: true,
             serial: 0,
+            job: None,
+            removed: Vec::new(),
+            attempts: ATTEMPTS,
             deadline,
         };
         pending.ask()?;
@@ -169,8 +206,32 @@ impl Manager {
         body.properties(&limits.properties());
         let destination = self.bus.destination();
         let call = Call { destination, ..call("SetUnitProperties", "sba(sv)", body) };
-        self.bus.call(call, None, Instant::now() + JOB).map(drop)
+        self.bus.call(call, Instant::now() + JOB).map(drop)
     }
+}
+
+/// The manager's own cgroup, from that of its process: the manager itself is in `init.scope` of it.
+/// Saves a question; only what it can give is read there. `None` where that is not how it is.
+fn group_of(pid: i32) -> Option<PathBuf> {
+    if pid <= 0 {
+        return None;
+    }
+    let path = group::of(&pid.to_string()).ok()?;
+    path.ends_with("init.scope").then(|| path.parent().map(Path::to_owned))?
+}
+
+fn ask_for_group(bus: &mut Bus, deadline: Instant) -> Result<PathBuf> {
+    let mut body = Writer::default();
+    body.string(MANAGER);
+    body.string("ControlGroup");
+    let call = Call {
+        destination: bus.destination(),
+        interface: "org.freedesktop.DBus.Properties",
+        ..call("Get", "ss", body)
+    };
+    let reply = bus.call(call, deadline)?;
+    let path = reply.arguments("v")?.text_variant()?;
+    Ok(PathBuf::from(path.trim_start_matches('/')))
 }
 
 /// A scope that was asked for.
@@ -179,11 +240,19 @@ pub(super) struct Pending {
     unit: String,
     box_name: String,
     limits: Limits,
-    own: OwnedFd,
-    /// Whether the manager is told of this process by a descriptor, which cannot come to mean
-    /// another process (systemd 253 and later know it).
+    /// Who shall be in it; the first is this process.
+    pids: Vec<i32>,
+    pidfds: Vec<OwnedFd>,
+    /// Whether the manager is told of them by descriptors, which cannot come to mean other
+    /// processes (systemd 253 and later know it).
     by_descriptor: bool,
     serial: u32,
+    /// The path of the job, once it is known, and those of jobs for the unit that are over, each
+    /// with its result: one that is quick may be removed before its path is known.
+    job: Option<String>,
+    removed: Vec<(String, String)>,
+    /// How often it may be asked for yet.
+    attempts: usize,
     deadline: Instant,
 }
 
@@ -192,11 +261,22 @@ const ATTEMPTS: usize = 4;
 
 impl Pending {
     fn ask(&mut self) -> Result<()> {
+        self.attempts = self.attempts.checked_sub(1).ok_or_else(|| {
+            Error::new(format!(
+                "start scope {}: the manager says that it started, and this process is elsewhere",
+                self.unit
+            ))
+            .hint("another program moves it to a cgroup of its own")
+        })?;
         self.unit = unit_name(&self.box_name)?;
-        let (process, fd) = if self.by_descriptor {
-            (("PIDFDs", Value::Descriptors(1)), Some(self.own.as_fd()))
+        (self.job, self.removed) = (None, Vec::new());
+        let fds: Vec<BorrowedFd<'_>> = self.pidfds.iter().map(AsFd::as_fd).collect();
+        let count = u32::try_from(fds.len()).unwrap_or(u32::MAX);
+        let (processes, fds) = if self.by_descriptor {
+            (("PIDFDs", Value::Descriptors(count)), fds)
         } else {
-            (("PIDs", Value::Numbers(vec![nix::unistd::getpid().as_raw().cast_unsigned()])), None)
+            let pids = self.pids.iter().map(|pid| pid.cast_unsigned()).collect();
+            (("PIDs", Value::Numbers(pids)), Vec::new())
         };
         let mut properties = vec![
             ("Description", Value::Text(format!("casemate box {}", self.box_name))),
@@ -204,7 +284,7 @@ impl Pending {
             ("Delegate", Value::Bool(true)),
             // Nothing of it is left, also where its processes were killed.
             ("CollectMode", Value::Text("inactive-or-failed".to_owned())),
-            process,
+            processes,
         ];
         properties.extend(self.limits.properties());
         let mut body = Writer::default();
@@ -216,73 +296,92 @@ impl Pending {
         let bus = &mut self.manager.bus;
         let call = Call {
             destination: bus.destination(),
-            descriptors: u32::from(fd.is_some()),
+            descriptors: u32::try_from(fds.len()).unwrap_or(u32::MAX),
             ..call("StartTransientUnit", "ssa(sv)a(sa(sv))", body)
         };
-        self.serial = bus.begin(call, fd, self.deadline)?;
+        self.serial = bus.begin(call, &fds, self.deadline)?;
         Ok(())
     }
 
-    /// Waits until the scope stands and this process is in it.
-    pub(super) fn finish(mut self) -> Result<(Group, String)> {
-        for _ in 1..ATTEMPTS {
-            match self.settle()? {
-                Settled::Here(group) => return Ok((group, self.unit)),
-                Settled::Again => self.ask()?,
-            }
-        }
-        match self.settle()? {
-            Settled::Here(group) => Ok((group, self.unit)),
-            Settled::Again => Err(Error::new(format!(
-                "start scope {}: the manager says that it started, and this process is elsewhere",
-                self.unit
-            ))
-            .hint("another program moves it to a cgroup of its own")),
-        }
+    /// What is readable when the manager has said something.
+    pub(super) fn fd(&self) -> BorrowedFd<'_> {
+        self.manager.bus.fd()
     }
 
-    fn settle(&mut self) -> Result<Settled> {
-        let within = |error: Error, unit: &str| error.within(format!("start scope {unit}"));
-        let mut job = None;
-        // A job that is quick may be removed before its path is known.
-        let mut removed: Vec<(String, String)> = Vec::new();
+    /// How long it may take.
+    pub(super) fn deadline(&self) -> Instant {
+        self.deadline
+    }
+
+    /// Hears what the manager has said. The cgroup and the unit, once the scope stands and has the
+    /// processes in it.
+    pub(super) fn advance(&mut self) -> Result<Option<(Group, String)>> {
         loop {
-            let message = self.manager.bus.receive(self.deadline);
-            let message = message.map_err(|error| within(error, &self.unit))?;
-            if message.reply_to == Some(self.serial) {
-                match message.kind {
-                    Kind::Return => job = Some(message.arguments("o")?.string()?),
-                    _ => return self.refused(&message),
+            let message = match self.manager.bus.receive_if_there() {
+                Ok(Some(message)) => message,
+                Ok(None) if Instant::now() >= self.deadline => {
+                    return Err(self.within(Error::new("no answer in time")));
                 }
-            } else if message.kind == Kind::Signal && message.member == "JobRemoved" {
-                let mut arguments = message.arguments("uoss")?;
-                let (_number, path) = (arguments.u32()?, arguments.string()?);
-                let (unit, result) = (arguments.string()?, arguments.string()?);
-                if unit == self.unit {
-                    removed.push((path, result));
-                }
-            }
-            let Some(job) = &job else { continue };
-            match removed.iter().find(|(path, _)| path == job) {
+                Ok(None) => return Ok(None),
+                Err(error) => return Err(self.within(error)),
+            };
+            self.hear(&message)?;
+            let job = self.job.as_ref();
+            let is_over = |(path, _): &&(String, String)| Some(path) == job;
+            match self.removed.iter().find(is_over) {
                 None => {}
-                Some((_, result)) if result == "done" => break,
+                Some((_, result)) if result == "done" => match self.place()? {
+                    Some(group) => return Ok(Some((group, self.unit.clone()))),
+                    None => self.ask()?,
+                },
                 Some((_, result)) => {
                     return Err(Error::new(format!("start scope {}: {result}", self.unit))
                         .hint(format!("journalctl --user -u {} tells more", self.unit)));
                 }
             }
         }
-        // A scope that the manager took for empty is gone although it "started" (systemd#36781);
-        // whoever wrote limits then wrote them into somebody else's cgroup.
-        let own = group::own()?;
-        if own.file_name().is_none_or(|name| name != self.unit.as_str()) {
-            return Ok(Settled::Again);
-        }
-        let mount = group::mount().ok_or_else(|| Error::new("find the cgroup: it is gone"))?;
-        Ok(Settled::Here(Group::open(&mount.join(own))?))
     }
 
-    fn refused(&mut self, message: &Message) -> Result<Settled> {
+    fn within(&self, error: Error) -> Error {
+        error.within(format!("start scope {}", self.unit))
+    }
+
+    fn hear(&mut self, message: &Message) -> Result<()> {
+        if message.reply_to == Some(self.serial) {
+            match message.kind {
+                Kind::Return => self.job = Some(message.arguments("o")?.string()?),
+                _ => self.refused(message)?,
+            }
+        } else if message.kind == Kind::Signal && message.member == "JobRemoved" {
+            let mut arguments = message.arguments("uoss")?;
+            let (_number, path) = (arguments.u32()?, arguments.string()?);
+            let (unit, result) = (arguments.string()?, arguments.string()?);
+            if unit == self.unit {
+                self.removed.push((path, result));
+            }
+        }
+        Ok(())
+    }
+
+    /// The scope's cgroup. `None` where not all processes are in it: a scope that the manager took
+    /// for empty is gone although it "started" (systemd#36781); whoever wrote limits then wrote them
+    /// into somebody else's cgroup.
+    fn place(&self) -> Result<Option<Group>> {
+        let own = group::own()?;
+        if own.file_name().is_none_or(|name| name != self.unit.as_str()) {
+            return Ok(None);
+        }
+        for pid in self.pids.iter().skip(1) {
+            if group::of(&pid.to_string())? != own {
+                return Ok(None);
+            }
+        }
+        let mount = group::mount().ok_or_else(|| Error::new("find the cgroup: it is gone"))?;
+        Group::open(&mount.join(own)).map(Some)
+    }
+
+    /// Asks again in another way where that may help.
+    fn refused(&mut self, message: &Message) -> Result<()> {
         let complaint = message.complaint();
         let unknown = matches!(
             message.error.as_str(),
@@ -292,20 +391,15 @@ impl Pending {
         );
         if self.by_descriptor && (unknown || complaint.contains("PIDFDs")) {
             self.by_descriptor = false;
-            return Ok(Settled::Again);
+            return self.ask();
         }
         if message.error == "org.freedesktop.systemd1.UnitExists" {
             // The name has a random part, so that another one will do.
-            return Ok(Settled::Again);
+            return self.ask();
         }
         Err(Error::new(format!("start scope {}: {complaint}", self.unit))
             .hint("the user's systemd refuses it; `journalctl --user -e` may tell why"))
     }
-}
-
-enum Settled {
-    Here(Group),
-    Again,
 }
 
 /// `casemate-<box>-<random>.scope`, of characters that need no escape in a unit's name.

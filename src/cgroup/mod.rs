@@ -7,9 +7,14 @@
 //!
 //! ```text
 //! casemate-NAME-RANDOM.scope    limits, set by systemd
-//!  ├── supervisor               casemate itself
-//!  └── payload                  the box, born there (CLONE_INTO_CGROUP)
+//!  ├── supervisor               casemate itself, and the server that only this box has
+//!  └── payload                  the box
 //! ```
+//!
+//! A box below a delegated cgroup is born there (CLONE_INTO_CGROUP). The manager takes its time for a
+//! scope, mostly for grace periods of the kernel's; so a box in a scope makes all of its own that
+//! casemate makes while the manager is at it, and waits only before the program can exist. The
+//! manager moves its first process, since the user may not take one out of the session's cgroup.
 
 mod bus;
 mod delegated;
@@ -22,7 +27,10 @@ mod stats;
 mod wire;
 
 pub use group::{Group, mount};
-pub use hold::{Begun, Cgroup, Look, OutOfMemory, change, look, machine_memory};
+pub use hold::{
+    Begun, Cgroup, Coming, Inquiry, Look, OutOfMemory, Wanted, change, inquire, look,
+    machine_memory,
+};
 pub use limits::{Controller, LEAST_MEMORY, Limits};
 pub use manager::runtime_directory;
 pub use plan::{Facts, Place, Plan, Where, plan};

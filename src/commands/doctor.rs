@@ -135,7 +135,8 @@ fn id_sources(directories: &Directories) -> Result<Vec<IdSource>> {
 fn warnings() -> Vec<String> {
     let mut warnings = Vec::new();
     // A machine whose cgroups cannot be looked at has told the steps above why.
-    if let Ok((facts, _)) = cgroup::look(&Profile::default(), true) {
+    let profile = Profile::default();
+    if let Ok((facts, _)) = cgroup::look(&profile, cgroup::inquire(&profile, true)) {
         let (text, fixes) = facts.survey();
         let fixes: String = fixes.iter().map(|fix| format!("; fix: {fix}")).collect();
         warnings.push(format!("{text}{fixes} [cgroups]"));

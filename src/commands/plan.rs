@@ -37,8 +37,8 @@ pub(super) struct Planned {
     pub(super) in_use: Option<InUse>,
     /// The namespace that the box's range of ids is in, unless it is casemate's own.
     pub(super) namespace: Option<OwnedFd>,
-    /// The box's cgroup, on its way.
-    pub(super) cgroup: Option<cgroup::Begun>,
+    /// The box's cgroup, or the way to it.
+    pub(super) cgroup: cgroup::Begun,
     /// The name that the box goes by.
     pub(super) name: String,
 }
@@ -96,6 +96,8 @@ pub(super) fn plan(
     }
     let profiles = layers.names;
     let merged = layers.profile.overlaid(args.overlay()?);
+    // The manager answers while the rest is looked at.
+    let inquiry = cgroup::inquire(&merged, args.name.is_some());
     let overlays = merged.root.image.is_some() || !merged.files.overlay.is_empty();
     let mut host = Host::probe(directories, overlays);
     let mut world = Live::default();
@@ -114,15 +116,9 @@ pub(super) fn plan(
         try_overlays(merged.root.overlay.unwrap_or(Overlay::Auto), directories, &mut host)?;
     }
     let own = own_directories(&merged, directories, &mut world)?;
-    let (facts, found) = cgroup::look(&merged, args.name.is_some())?;
+    let (facts, found) = cgroup::look(&merged, inquiry)?;
     host.cgroup = facts;
     let label = label(args).to_owned();
-    // The manager works on it while the rest is planned. What makes no sense is refused before.
-    let limits = cgroup::plan(&merged, &host.cgroup)?.plan;
-    let cgroup = match (&limits, obtain) {
-        (Some(plan), Some(_)) => Some(found.begin(&label, &plan.limits)?),
-        _ => None,
-    };
     let standing = || match &directories.data {
         Some(data) if !merged.files.write.is_empty() => Placeholders::standing(data),
         _ => Ok(BTreeSet::new()),
@@ -150,6 +146,10 @@ pub(super) fn plan(
     for limit in &mut sandbox.rlimits {
         crate::confine::rlimits::fit(limit)?;
     }
+    let cgroup = match (&sandbox.cgroup, obtain) {
+        (Some(plan), Some(_)) => found.begin(&label, &plan.limits)?,
+        _ => cgroup::Begun::Nowhere,
+    };
     let name = match &args.name {
         Some(name) => name.0.clone(),
         None => format!("{label}-{:08x}", cgroup::random()?),

@@ -5,7 +5,7 @@ use std::os::unix::ffi::OsStrExt;
 
 use super::plan;
 use super::pull::Obtain;
-use crate::cgroup::{Begun, Cgroup, runtime_directory};
+use crate::cgroup::{Begun, runtime_directory};
 use crate::cli::RunArgs;
 use crate::error::{During, Error, Result};
 use crate::host::Directories;
@@ -42,18 +42,16 @@ pub(super) fn run(args: &RunArgs, directories: &Directories) -> Result<i32> {
         _ => None,
     };
     let scratch_path = scratch.as_ref().map(|scratch| scratch.path().to_owned());
-    let cgroup = cgroup.map(Begun::finish).transpose()?.flatten();
-    let entry = enter(args, &sandbox, &name, cgroup.as_ref());
+    let entry = enter(args, &sandbox, &name, &cgroup);
     let entry = match (entry, &cgroup) {
-        (Err(error), Some(cgroup)) => {
+        (Err(error), Begun::Made(cgroup)) => {
             cgroup.end()?;
             return Err(error);
         }
         (entry, _) => entry?,
     };
-    // The one server would be a process of the first box's cgroup and outlive that box; with one of
-    // its own, what is done for a box counts among its limits.
-    let may_share = cgroup.is_none();
+    // A shared server outlives the box that starts it, and stays in the cgroup where it began.
+    let may_share = !matches!(&cgroup, Begun::Made(cgroup) if cgroup.holds_all());
     let mut options =
         Options { scratch: scratch_path, layers: None, sharing: None, namespace, cgroup, entry };
     if let (Some(image), Some(overlay)) = (&in_use, sandbox.root.overlay()) {
@@ -76,12 +74,7 @@ pub(super) fn run(args: &RunArgs, directories: &Directories) -> Result<i32> {
 
 /// Enters the box among those that run. Without a runtime directory there is no list of them, which
 /// only a box with a name needs.
-fn enter(
-    args: &RunArgs,
-    sandbox: &Sandbox,
-    name: &str,
-    cgroup: Option<&Cgroup>,
-) -> Result<Option<Entry>> {
+fn enter(args: &RunArgs, sandbox: &Sandbox, name: &str, cgroup: &Begun) -> Result<Option<Entry>> {
     let Some(runtime) = runtime_directory() else {
         return match &args.name {
             None => Ok(None),
@@ -102,10 +95,10 @@ fn enter(
         image,
         command: sandbox.program.argv.iter().map(|word| plain(word.as_bytes())).collect(),
         started: since.map_or(0, |since| since.as_secs()),
-        place: cgroup.map(|cgroup| Place {
-            path: cgroup.path().to_owned(),
-            unit: cgroup.unit().map(str::to_owned),
-        }),
+        place: match cgroup {
+            Begun::Made(cgroup) => Some(Place::of(cgroup)),
+            Begun::Nowhere | Begun::Wanted(_) => None,
+        },
     };
     Registry::open(&runtime)?.enter(&record).map(Some)
 }

@@ -9,6 +9,7 @@ mod handover;
 mod init;
 mod maker;
 mod message;
+mod namespaces;
 mod network;
 mod overlay;
 mod payload;

@@ -9,7 +9,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use nix::sched::{CloneFlags, setns};
 
 use super::message::{Channel, Message};
-use super::supervisor::{NAMESPACES, no_namespaces};
+use super::namespaces::{namespaces, no_namespaces};
 use crate::error::{During, Error, Result};
 use crate::identity::IdMap;
 use crate::sandbox::Sandbox;
@@ -42,7 +42,7 @@ pub(super) fn make(
         Forked::Child => {
             drop(ours);
             let made = match join(namespace) {
-                Ok(()) => clone::clone3_into(namespaces(sandbox), cgroup)
+                Ok(()) => clone::clone3_into(flags(sandbox), cgroup)
                     .map_err(|error| no_namespaces(&error)),
                 Err(error) => Err(error),
             };
@@ -72,8 +72,8 @@ fn is_own(sandbox: &Sandbox) -> bool {
     matches!(&sandbox.identity.ids, IdMap::Many { backend, .. } if !backend.is_holdable())
 }
 
-fn namespaces(sandbox: &Sandbox) -> u64 {
-    let all = NAMESPACES | u64::from(libc::CLONE_PARENT.cast_unsigned());
+fn flags(sandbox: &Sandbox) -> u64 {
+    let all = namespaces(sandbox) | u64::from(libc::CLONE_PARENT.cast_unsigned());
     match is_own(sandbox) {
         true => all & !u64::from(libc::CLONE_NEWUSER.cast_unsigned()),
         false => all,

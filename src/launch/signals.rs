@@ -3,6 +3,7 @@
 
 use std::time::{Duration, Instant};
 
+use nix::poll::PollTimeout;
 use nix::sys::signal::{SigEvent, SigSet, SigevNotify, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::time::TimeSpec;
@@ -25,6 +26,18 @@ const FORWARDED: [Signal; 10] = [
     Signal::SIGCONT,
     Signal::SIGWINCH,
 ];
+
+/// Signals that end a program which does nothing about them.
+pub(super) const ENDING: [i32; 4] = [libc::SIGHUP, libc::SIGINT, libc::SIGQUIT, libc::SIGTERM];
+
+/// How long poll(2) may wait for signals and all else: without an end where there is no time at which
+/// something has to be done.
+pub(super) fn until(deadline: Option<Instant>) -> PollTimeout {
+    let Some(deadline) = deadline else { return PollTimeout::NONE };
+    let left = deadline.saturating_duration_since(Instant::now());
+    // Rounded up, so that the deadline has passed when poll returns.
+    PollTimeout::try_from(left + Duration::from_millis(1)).unwrap_or(PollTimeout::MAX)
+}
 
 /// Blocks them, and opens the descriptor that they are read from.
 pub(super) fn block() -> Result<SignalFd> {

@@ -14,18 +14,19 @@ use nix::sys::signalfd::SignalFd;
 use super::child;
 use super::handover::{Inherited, Way};
 use super::message::{Channel, Message};
+use super::namespaces::{namespaces, no_namespaces};
 use super::network;
 use super::overlay::{self, Layers, Server};
 use super::ranged::{self, Made};
 use super::shared::{Sharing, Start};
 use super::signals;
 use super::tty::Relay;
-use crate::cgroup::{Cgroup, OutOfMemory};
+use crate::cgroup::{Begun, Cgroup, Coming};
 use crate::confine::seccomp;
 use crate::error::{During, Error, Exit, Result};
 use crate::profile::NetworkMode;
 use crate::rootfs::Overlay;
-use crate::running::Entry;
+use crate::running::{Entry, Place};
 use crate::sandbox::{Keyring, Sandbox};
 use crate::sys::clone::{self, Change, Child, Forked};
 use crate::sys::process;
@@ -41,7 +42,7 @@ pub struct Options<'a> {
     /// The namespace that the plan's range of ids is in, unless it is casemate's own.
     pub namespace: Option<OwnedFd>,
     /// The box's own cgroup, where the plan has one.
-    pub cgroup: Option<Cgroup>,
+    pub cgroup: Begun,
     /// The box among those that run, where these are kept.
     pub entry: Option<Entry>,
 }
@@ -102,16 +103,21 @@ pub fn launch(sandbox: &Sandbox, options: Options<'_>) -> Result<i32> {
         mapped,
         scratch: box_scratch,
     };
-    let born_in = options.cgroup.as_ref().map(Cgroup::payload);
+    let (cgroup, wanted) = match options.cgroup {
+        Begun::Nowhere => (None, None),
+        Begun::Made(cgroup) => (Some(cgroup), None),
+        Begun::Wanted(wanted) => (None, Some(wanted)),
+    };
+    let born_in = cgroup.as_ref().map(Cgroup::payload);
     let made = match mapped_to {
         Some(mapped_to) => ranged::make(sandbox, options.namespace.as_ref(), born_in, mapped_to),
-        None => match clone::clone3_into(NAMESPACES, born_in) {
+        None => match clone::clone3_into(namespaces(sandbox), born_in) {
             Ok(Forked::Child) => Ok(Made::Box),
             Ok(Forked::Parent(child)) => Ok(Made::Supervisor { child, identity: None }),
             Err(error) => Err(no_namespaces(&error)),
         },
     };
-    let made = match (made, &options.cgroup) {
+    let made = match (made, &cgroup) {
         (Err(error), Some(cgroup)) => {
             cgroup.end()?;
             return Err(error);
@@ -120,7 +126,7 @@ pub fn launch(sandbox: &Sandbox, options: Options<'_>) -> Result<i32> {
     };
     let Made::Supervisor { child, identity } = made else {
         // The far ends: were they open here too, a death at the other side would go unseen.
-        drop((channel, network_to, serving, layers, options.namespace));
+        drop((channel, network_to, serving, layers, options.namespace, wanted));
         child::run(sandbox, inherited)
     };
     drop(options.namespace);
@@ -131,6 +137,10 @@ pub fn launch(sandbox: &Sandbox, options: Options<'_>) -> Result<i32> {
     let of = identity.as_ref().unwrap_or(&child.pidfd).as_fd();
     let network = network_to.map(|to| network::make_beside(of, to)).transpose();
     drop(identity);
+    // After the last fork: what this process makes while the manager moves it would stand in the way
+    // of controllers, as would a server in the cgroup of its first box.
+    let own_server = server.as_ref().ok().and_then(Option::as_ref).and_then(Server::own);
+    let coming = wanted.map(|wanted| wanted.ask(child.pid.as_raw(), own_server)).transpose();
     // The child had to be dumpable when it was made, to write its own id maps.
     process::set_undumpable().during("make undumpable", "the supervisor")?;
     // The box's end must be the box's alone, or its end would never be seen.
@@ -150,7 +160,8 @@ pub fn launch(sandbox: &Sandbox, options: Options<'_>) -> Result<i32> {
         timeout: sandbox.timeout,
         timed_out: false,
         outcome: None,
-        cgroup: options.cgroup,
+        cgroup,
+        coming: None,
         entry: options.entry,
     };
     process::trim_heap();
@@ -158,6 +169,7 @@ pub fn launch(sandbox: &Sandbox, options: Options<'_>) -> Result<i32> {
     let failed = [
         network.map(|network| supervisor.network = network).err(),
         server.map(|server| supervisor.server = server).err(),
+        coming.map(|coming| supervisor.coming = coming).err(),
     ];
     let result = match failed.into_iter().flatten().next() {
         None => supervisor.run(),
@@ -202,40 +214,8 @@ impl Serving {
     }
 }
 
-/// All but the network's, which is made beside. The kernel makes the user namespace first, so that
-/// it owns the others (clone(2)).
-pub(super) const NAMESPACES: u64 = (libc::CLONE_NEWUSER
-    | libc::CLONE_NEWNS
-    | libc::CLONE_NEWPID
-    | libc::CLONE_NEWIPC
-    | libc::CLONE_NEWUTS
-    | libc::CLONE_NEWCGROUP)
-    .cast_unsigned() as u64;
-
-pub(super) fn no_namespaces(error: &std::io::Error) -> Error {
-    let failed = Error::os("make", "the box's namespaces", error);
-    let cause = match error.raw_os_error() {
-        // strerror's "No space left on device" would send people to their disks.
-        Some(libc::ENOSPC | libc::EUSERS) => {
-            "user namespaces are used up or forbidden: see /proc/sys/user/max_user_namespaces"
-        }
-        Some(libc::EPERM | libc::EACCES) => "the system forbids unprivileged user namespaces",
-        Some(libc::EAGAIN) => "too many processes: see `ulimit -u`",
-        _ => return failed,
-    };
-    failed.hint(cause).hint("`casemate doctor` tries each step and names what to change")
-}
-
 /// The exit code of a program that the kernel killed.
 const OUT_OF_MEMORY: i32 = 128 + libc::SIGKILL;
-
-fn out_of_memory(found: OutOfMemory) -> Error {
-    let error = Error::new(found.describe()).exit(Exit::OutOfMemory);
-    match found.limit {
-        Some(_) => error.hint("raise it: [limits] memory in the profile, or --memory"),
-        None => error,
-    }
-}
 
 /// How long a box that was asked to end by SIGTERM, at its timeout, has before it is killed.
 const GRACE: Duration = Duration::from_secs(2);
@@ -259,6 +239,8 @@ struct Supervisor {
     timed_out: bool,
     outcome: Option<Result<i32>>,
     cgroup: Option<Cgroup>,
+    /// The scope, until it stands.
+    coming: Option<Coming>,
     entry: Option<Entry>,
 }
 
@@ -266,18 +248,21 @@ impl Supervisor {
     /// Serves the box until its first process has ended, which ends every other.
     fn run(&mut self) -> Result<Result<i32>> {
         loop {
-            let timeout = match self.deadline {
-                Some(deadline) => {
-                    let left = deadline.saturating_duration_since(Instant::now());
-                    // Rounded up, so that the deadline has passed when poll returns.
-                    PollTimeout::try_from(left + Duration::from_millis(1))
-                        .unwrap_or(PollTimeout::MAX)
-                }
-                None => PollTimeout::NONE,
-            };
-            let ready = self.wait(timeout)?;
+            let deadlines = [self.deadline, self.coming.as_ref().map(Coming::deadline)];
+            let ready = self.wait(signals::until(deadlines.into_iter().flatten().min()))?;
             if ready.signal {
                 self.take_signals()?;
+            }
+            if self.coming.is_some() {
+                // The box waits for the scope, and a manager that hangs must not keep a box that is
+                // to end.
+                let ending = self.pending.iter().find(|signal| signals::ENDING.contains(signal));
+                if let Some(signal) = ending.filter(|_| !self.timed_out) {
+                    return Ok(Ok(128 + signal));
+                }
+                if let Err(error) = self.take_scope() {
+                    return self.explain(error);
+                }
             }
             if ready.channel {
                 self.take_message()?;
@@ -305,6 +290,34 @@ impl Supervisor {
         }
     }
 
+    /// Has the box go on where it is in its scope by now.
+    fn take_scope(&mut self) -> Result<()> {
+        let Some(coming) = &mut self.coming else { return Ok(()) };
+        let Some(cgroup) = coming.advance()? else { return Ok(()) };
+        self.coming = None;
+        if let Some(entry) = &self.entry {
+            entry.placed(&Place::of(&cgroup))?;
+        }
+        self.cgroup = Some(cgroup);
+        match &self.channel {
+            Some(channel) => channel.send(&Message::Placed, None),
+            None => Ok(()),
+        }
+    }
+
+    /// A box that failed by itself cannot be put anywhere; then that is the reason.
+    fn explain(&mut self, error: Error) -> Result<Result<i32>> {
+        // What it said is there by its end; a box that lives says no more.
+        let _ended_already = clone::send_signal(&self.child.pidfd, libc::SIGKILL);
+        while self.channel.is_some() {
+            self.take_message()?;
+        }
+        match self.outcome.take() {
+            Some(Err(reason)) => Ok(Err(reason)),
+            _ => Err(error),
+        }
+    }
+
     fn wait(&self, timeout: PollTimeout) -> Result<Ready> {
         let mut fds = vec![
             PollFd::new(self.signals.as_fd(), PollFlags::POLLIN),
@@ -321,6 +334,9 @@ impl Supervisor {
         let serving = self.server.as_ref().and_then(Server::fd);
         if let Some(end) = serving {
             fds.push(PollFd::new(end, PollFlags::POLLIN));
+        }
+        if let Some(coming) = &self.coming {
+            fds.push(PollFd::new(coming.fd(), PollFlags::POLLIN));
         }
         let first = fds.len();
         if let Some(relay) = &self.relay {
@@ -523,7 +539,7 @@ impl Supervisor {
             && let Some(cgroup) = &self.cgroup
             && let Some(found) = cgroup.out_of_memory()?
         {
-            return Ok(Err(out_of_memory(found)));
+            return Ok(Err(found.into_error()));
         }
         Ok(match (self.outcome.take(), status) {
             (Some(outcome), _) => outcome,

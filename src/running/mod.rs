@@ -204,10 +204,20 @@ pub struct Entry {
 impl Entry {
     /// Adds the program's process, which can be signalled from now on.
     pub fn started(&self, pidfd: impl AsFd) -> Result<()> {
-        let line = record::program_line(pidfd)?;
-        let Some(line) = line else { return Ok(()) };
+        match record::program_line(pidfd)? {
+            Some(line) => self.add(&line),
+            None => Ok(()),
+        }
+    }
+
+    /// Adds the cgroup, which was not there when the box was entered.
+    pub fn placed(&self, place: &Place) -> Result<()> {
+        self.add(&record::place_line(place)?)
+    }
+
+    fn add(&self, line: &[u8]) -> Result<()> {
         let at = self.file.metadata().at("stat", &self.path)?.len();
-        self.file.write_all_at(&line, at).at("write", &self.path)
+        self.file.write_all_at(line, at).at("write", &self.path)
     }
 }
 

@@ -1,10 +1,12 @@
-//! What the file of a box says: a line of JSON when it begins, another when its program runs.
+//! What the file of a box says: a line of JSON when it begins, another when it has its cgroup, if that
+//! was not there yet, and another when its program runs.
 
 use std::os::fd::{AsFd, AsRawFd};
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use crate::cgroup::Cgroup;
 use crate::error::{During, Error, Result};
 
 /// A box.
@@ -45,10 +47,19 @@ pub struct Process {
     pub birth: u64,
 }
 
+/// What became of it.
 #[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Started {
-    program: Process,
+#[serde(rename_all = "kebab-case")]
+enum Later {
+    Program(Process),
+    Place(Place),
+}
+
+impl Place {
+    /// That of a box's cgroup.
+    pub fn of(cgroup: &Cgroup) -> Place {
+        Place { path: cgroup.path().to_owned(), unit: cgroup.unit().map(str::to_owned) }
+    }
 }
 
 /// A box whose supervisor lives.
@@ -98,9 +109,14 @@ pub(super) fn program_line(pidfd: impl AsFd) -> Result<Option<Vec<u8>>> {
     // -1 is a process that has ended.
     let Some(pid) = pid.filter(|pid: &i32| *pid > 0) else { return Ok(None) };
     match birth(pid)? {
-        Some(birth) => line(&Started { program: Process { pid, birth } }).map(Some),
+        Some(birth) => line(&Later::Program(Process { pid, birth })).map(Some),
         None => Ok(None),
     }
+}
+
+/// The line for a cgroup.
+pub(super) fn place_line(place: &Place) -> Result<Vec<u8>> {
+    line(&Later::Place(place.clone()))
 }
 
 /// When a process was made; `None` where there is none of the number.
@@ -125,17 +141,18 @@ impl Running {
         let broken = || Error::new("not the record of a box");
         let mut lines = text.split_inclusive(|byte| *byte == b'\n');
         let first = lines.next().and_then(|line| line.strip_suffix(b"\n")).ok_or_else(broken)?;
-        let record: Record = serde_json::from_slice(first).map_err(|_| broken())?;
+        let mut record: Record = serde_json::from_slice(first).map_err(|_| broken())?;
         if !is_name(&record.name) {
             return Err(broken());
         }
+        let mut program = None;
         // What has no end yet is being written.
-        let program = match lines.next().and_then(|line| line.strip_suffix(b"\n")) {
-            Some(line) => {
-                Some(serde_json::from_slice::<Started>(line).map_err(|_| broken())?.program)
+        for line in lines.filter_map(|line| line.strip_suffix(b"\n")) {
+            match serde_json::from_slice(line).map_err(|_| broken())? {
+                Later::Program(process) => program = Some(process),
+                Later::Place(place) => record.place = Some(place),
             }
-            None => None,
-        };
+        }
         Ok(Running { record, supervisor, program })
     }
 }

@@ -70,6 +70,13 @@ pub struct Sandbox {
     pub notes: Vec<String>,
 }
 
+impl Sandbox {
+    /// Whether its cgroup is a scope, which the manager makes while the box is being made.
+    pub fn has_scope(&self) -> bool {
+        self.cgroup.as_ref().is_some_and(|plan| plan.place == cgroup::Where::Scope)
+    }
+}
+
 /// What runs.
 #[derive(Debug, Clone, Serialize)]
 pub struct Program {

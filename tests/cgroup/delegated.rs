@@ -7,10 +7,10 @@ use std::time::{Duration, Instant};
 use crate::common::{Image, Output, Run, Workspace, control, image, require_root, user};
 
 /// A directory in the unified hierarchy that the user owns; gone when dropped.
-struct Given(PathBuf, Workspace);
+pub(super) struct Given(pub(super) PathBuf, pub(super) Workspace);
 
 impl Given {
-    fn make(name: &str) -> Option<Given> {
+    pub(super) fn make(name: &str) -> Option<Given> {
         let mounts = ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"].map(Path::new);
         let mount = mounts.into_iter().find(|mount| mount.join("cgroup.procs").exists());
         if !control("cgroup2", mount.is_some(), "no unified hierarchy of cgroups is mounted") {
@@ -33,7 +33,7 @@ impl Given {
     }
 
     /// A script of the user's in it; `$casemate` is the program.
-    fn bash(&self, script: &str) -> Run {
+    pub(super) fn bash(&self, script: &str) -> Run {
         let procs = self.0.join("shell/cgroup.procs");
         let outer = format!(
             "echo $$ > {} && exec setpriv --reuid {} --regid {} --clear-groups -- bash -c \"$1\"",
@@ -71,7 +71,7 @@ impl Drop for Given {
         let deadline = Instant::now() + Duration::from_secs(5);
         let _ = std::fs::write(self.0.join("cgroup.kill"), "1");
         loop {
-            for place in [self.0.clone(), self.0.join("shell")] {
+            for place in ["", "shell", "casemate.slice"].map(|place| self.0.join(place)) {
                 for entry in std::fs::read_dir(&place).into_iter().flatten().flatten() {
                     for inner in ["payload", "supervisor", ""] {
                         let _ = std::fs::remove_dir(entry.path().join(inner));
@@ -125,20 +125,27 @@ fn the_program_with_many_ids_is_born_in_it_as_well() {
     assert!(given.left().is_empty(), "{:?}", given.left());
 }
 
-/// One that others use would stay in the cgroup of the box that began it.
+/// The one server of all boxes is in none of their cgroups, so that it can outlive the first.
 #[test]
-fn a_box_with_a_cgroup_has_a_server_of_its_own() {
+fn boxes_with_cgroups_share_a_server_beside_them() {
     let Some(given) = Given::make("server") else { return };
     let name = image(Image::Small);
     let procs = given.0.join("shell/cgroup.procs");
-    // The control: a box without a cgroup takes part in one for all.
-    let script = "box() { $casemate run --image $image --overlay hybrid \"$@\" -- /bin/sleep 60 & \
-        s=$!; for i in $(seq 100); do $casemate ps | grep -q ' running ' && break; sleep 0.05; done; \
-        ls $XDG_RUNTIME_DIR/casemate; kill $s; wait $s; echo $?; }; box --name s; box";
+    let script = "box() { $casemate run --image $image --overlay hybrid --name $1 -- /bin/sleep 60 & \
+        for i in $(seq 100); do $casemate ps | grep -q \"^$1 .* running \" && break; sleep 0.05; done; }; \
+        box a; a=$!; box b; b=$!; pgrep -c -u $UID casemate-layers; \
+        grep ^0 /proc/$(pgrep -u $UID casemate-layers)/cgroup; kill $a; wait $a; echo $?; \
+        ls $group/shell | grep casemate; pgrep -c -u $UID casemate-layers; kill $b; wait $b; echo $?";
     let run = Run::bash(script).env("image", &name).env("XDG_RUNTIME_DIR", given.1.at("run"));
     let enter = ["-c", "echo $$ > \"$0\" && exec \"$@\"", procs.to_str().unwrap()];
+    let run = run.env("group", &given.0);
     let output = run.with_fuse().wrapped_in("bash", &enter).output();
-    assert_eq!(output.out(), "boxes\n143\nboxes\noverlay\n143\n", "{}", output.err());
+    let text = output.out();
+    let lines: Vec<&str> = text.lines().collect();
+    assert_eq!(lines[0], "1", "{text}{}", output.err());
+    assert!(lines[1].ends_with("/shell"), "{text}");
+    assert!(lines[3].starts_with("casemate-b-"), "{text}");
+    assert_eq!((lines[2], &lines[4..]), ("143", &["1", "143"][..]), "{text}{}", output.err());
     assert!(given.left().is_empty(), "{:?}", given.left());
 }
 
