@@ -2,7 +2,7 @@
 
 use std::os::fd::BorrowedFd;
 use std::path::Path;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 
@@ -246,6 +246,24 @@ fn read_back(top: &Group, payload: &Group, limits: &Limits) -> Result<()> {
             return Err(wrong("cpuset", &found));
         }
     }
+    if let Some(weight) = limits.cpu_weight {
+        let found = top.read("cpu.weight")?;
+        if found != weight.to_string() {
+            return Err(wrong("cpu-weight", &found));
+        }
+    }
+    if let Some(weight) = limits.io_weight {
+        // Each is a kernel's own way to share a disk, which it may not have.
+        let found = top.read_if_there("io.weight")?;
+        let default = found.as_deref().and_then(|text| text.lines().next());
+        if default.is_none() && top.read_if_there("io.bfq.weight")?.is_none() {
+            return Err(Error::new("limit io-weight: this kernel cannot share a disk by weight")
+                .hint("it has neither blk-iocost (io.weight) nor the scheduler bfq; leave io-weight away"));
+        }
+        if let Some(found) = default.filter(|found| *found != format!("default {weight}")) {
+            return Err(wrong("io-weight", found));
+        }
+    }
     Ok(())
 }
 
@@ -344,6 +362,9 @@ impl Cgroup {
     }
 }
 
+/// How long a manager may take to write limits that it has taken.
+const PATIENCE: Duration = Duration::from_secs(5);
+
 /// Changes the limits of a running box: by its unit where systemd set them, else by hand.
 pub fn change(top: &Path, unit: Option<&str>, limits: &Limits) -> Result<()> {
     let group = Group::open(top)?;
@@ -377,5 +398,14 @@ pub fn change(top: &Path, unit: Option<&str>, limits: &Limits) -> Result<()> {
     for (name, text) in limits.box_files() {
         set(&payload, name, &text)?;
     }
-    read_back(&group, &payload, limits)
+    // The manager answers before it has written them.
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        match read_back(&group, &payload, limits) {
+            Err(_) if unit.is_some() && Instant::now() < deadline => {
+                std::thread::sleep(Duration::from_millis(2));
+            }
+            done => return done,
+        }
+    }
 }

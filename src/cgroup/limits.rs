@@ -84,8 +84,8 @@ fn cpus_as_text<S: Serializer>(cpus: &Option<CpuSet>, serializer: S) -> Result<S
 
 /// The box's PID 1 counts as one of its processes, and is not the program's.
 const FIRST: u64 = 1;
-/// How many processes and threads casemate itself may have beside a box: the supervisor, the
-/// server of an overlay with its crew, the maker of the network.
+/// How many processes and threads casemate itself may have beside a box: the supervisor, and the
+/// server of an overlay with its crew.
 const BESIDE: u64 = 64;
 /// How much memory these may have. Were their limit that of the box, the kernel could choose the
 /// supervisor where a box of small processes fills a file system in memory.

@@ -24,6 +24,9 @@ const NAME: &str = "org.freedesktop.systemd1";
 const OBJECT: &str = "/org/freedesktop/systemd1";
 const MANAGER: &str = "org.freedesktop.systemd1.Manager";
 
+/// The arguments of its signal JobRemoved: the job's number and path, the unit, and the result.
+pub(super) const JOB_REMOVED: &str = "uoss";
+
 /// Every box's scope is below this one, so that all boxes can be limited together.
 const SLICE: &str = "casemate.slice";
 
@@ -353,7 +356,7 @@ impl Pending {
                 _ => self.refused(message)?,
             }
         } else if message.kind == Kind::Signal && message.member == "JobRemoved" {
-            let mut arguments = message.arguments("uoss")?;
+            let mut arguments = message.arguments(JOB_REMOVED)?;
             let (_number, path) = (arguments.u32()?, arguments.string()?);
             let (unit, result) = (arguments.string()?, arguments.string()?);
             if unit == self.unit {

@@ -14,7 +14,8 @@
 //! A box below a delegated cgroup is born there (CLONE_INTO_CGROUP). The manager takes its time for a
 //! scope, mostly for grace periods of the kernel's; so a box in a scope makes all of its own that
 //! casemate makes while the manager is at it, and waits only before the program can exist. The
-//! manager moves its first process, since the user may not take one out of the session's cgroup.
+//! manager moves its first process, since the user may not take one out of the session's cgroup. The
+//! few pages that were used until then are the session's.
 
 mod bus;
 mod delegated;
@@ -41,6 +42,23 @@ use crate::error::{During, Result};
 /// The files whose names are the kernel's, and ours.
 const SUPERVISOR: &str = "supervisor";
 const PAYLOAD: &str = "payload";
+
+/// Reads one D-Bus message as those of a manager are read; what it says, and the texts among its
+/// arguments where they are those of the end of a job.
+pub fn read_message(bytes: &[u8]) -> Result<Vec<String>> {
+    let message = wire::Message::decode(bytes)?;
+    let mut texts = vec![message.complaint()];
+    if let Ok(mut arguments) = message.arguments(manager::JOB_REMOVED) {
+        arguments.u32()?;
+        for _ in 0..3 {
+            texts.push(arguments.string()?);
+        }
+    }
+    if let Ok(mut arguments) = message.arguments("v") {
+        texts.push(arguments.text_variant()?);
+    }
+    Ok(texts)
+}
 
 /// A random number for a name.
 pub fn random() -> Result<u32> {

@@ -1,6 +1,6 @@
 //! The list of boxes that run, without any cgroup.
 
-use crate::common::{Run, Workspace, casemate};
+use crate::common::{Pty, Run, Workspace, casemate};
 
 /// A script with a list of its own.
 fn bash(work: &Workspace, script: &str) -> Run {
@@ -66,6 +66,28 @@ fn what_needs_a_cgroup_says_so() {
     assert!(output.err().contains("box nobody: none of this name is running"), "{}", output.err());
     assert!(output.err().contains("nothing to change"), "{}", output.err());
     assert!(output.out().contains("\"cpu_percent\": null"), "{}", output.out());
+}
+
+/// On a terminal the table is shown again each second, until Ctrl-C; elsewhere, or where that is asked
+/// for, once.
+#[test]
+fn what_boxes_use_is_shown_as_it_changes() {
+    let work = Workspace::new();
+    let script = format!(
+        "$casemate run --name b -- sleep 60 & {STARTED}; $casemate stats --no-stream; echo once; \
+         exec $casemate stats"
+    );
+    let mut pty = Pty::start(bash(&work, &script));
+    pty.expect("once");
+    pty.expect("\x1b[H");
+    pty.expect("\x1b[J\x1b[H");
+    pty.write("\x03");
+    let (status, screen) = pty.end();
+    assert_eq!(screen.split("once").next().unwrap().matches("NAME").count(), 1, "{screen}");
+    assert_eq!(std::os::unix::process::ExitStatusExt::signal(&status), Some(2), "{screen}");
+    bash(&work, "$casemate kill b").output();
+    let once = bash(&work, "$casemate stats | cat").output().succeeds();
+    assert!(once.out().starts_with("NAME") && !once.out().contains('\x1b'), "{}", once.out());
 }
 
 /// The files of the list are claims; whoever can write there is the user, but a file may be broken.

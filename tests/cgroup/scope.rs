@@ -67,6 +67,16 @@ fn a_refusal_of_systemd_that_can_be_mended_is() {
     refused.refuses(125, &["start scope casemate-s-", "AccessDenied", "journalctl --user"]);
 }
 
+#[test]
+fn many_boxes_at_once_have_each_their_scope() {
+    let Some(given) = Given::make("scopes") else { return };
+    let words = "for i in $(seq 100); do $casemate run --name n$i -- grep ^0 /proc/self/cgroup & done 2>&1 | \
+        sort | uniq -c; for i in $(seq 100); do [ -z \"$(ls -d $group/casemate.slice/*/)\" ] && break; \
+        sleep 0.1; done 2>/dev/null; ls -d $group/casemate.slice/*/ 2>/dev/null; true";
+    let output = script(&given, "0", "-", words).timeout(Duration::from_secs(120)).output();
+    assert_eq!(output.text().trim(), "100 0::/", "{}", output.err());
+}
+
 /// A process of the box's that is killed before it is in its scope leaves a reason.
 #[test]
 fn a_manager_that_goes_away_is_told() {

@@ -104,8 +104,9 @@ fn traces(user: &User) -> BTreeSet<String> {
         files(Path::new(place), user, 1, &mut traces);
     }
     files(&user.runtime(), user, 8, &mut traces);
-    // The list of the boxes that run stays, and so does the lock of the shared servers; in the list,
-    // what no process holds goes with the next look.
+    // The list of the boxes that run stays, and so does the lock of the shared servers: what all boxes
+    // lock must be one file, in a directory that no box can make. In the list, what no process holds
+    // goes with the next look.
     let ours = user.runtime().join("casemate");
     let boxes = ours.join("boxes");
     for stays in [&ours, &boxes, &ours.join("overlay"), &ours.join("overlay/lock")] {
@@ -151,10 +152,6 @@ fn processes(user: &User, traces: &mut BTreeSet<String>) {
         };
         let uids = field("Uid:");
         if !uids.split_whitespace().any(|uid| uid == user.uid.to_string()) {
-            continue;
-        }
-        // Dead, and the machine's own init has not got round to it: nothing of a box's is left in it.
-        if field("State:").starts_with('Z') && field("PPid:") == "1" {
             continue;
         }
         let namespace = fs::read_link(format!("/proc/{pid}/ns/user"));
