@@ -226,7 +226,7 @@ const ATTEMPT: &str = r#"attempt() {
     echo "casemate-guest: program $program"
     { $prefix /payload/bin/$program $which "$@"; echo $? >/tmp/code; } | tee /tmp/output
     [ "$(cat /tmp/code)" = 0 ] && return
-    names=$(sed -n 's/^test \(.*\) \.\.\. FAILED$/\1/p' /tmp/output)
+    names=$(sed -n 's/^test \(.*\) \.\.\. FAILED\( <.*>\)\{0,1\}$/\1/p' /tmp/output)
     case $(echo $names | wc -w) in [1-8]) ;; *) failed=1; return;; esac
     echo "casemate-guest: again $program"
     $prefix /payload/bin/$program $which --test-threads 1 --exact $names || failed=1
