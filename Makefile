@@ -23,7 +23,7 @@ BINARY := $(if $(HOST),$(TARGET_DIR)/$(HOST)/release/casemate,$(firstword $(wild
 # Programs and files that each task needs, and the packages that bring them.
 BUILD_PACKAGES := gcc libc6-dev libseccomp-dev pkg-config
 IMAGE_PACKAGES := mmdebstrap umoci skopeo busybox-static
-TEST_PACKAGES := $(BUILD_PACKAGES) $(IMAGE_PACKAGES) btrfs-progs bubblewrap buildah docker-registry e2fsprogs firejail fish git keyutils make openssl podman procps python3 qemu-system-x86 runc uidmap util-linux xfsprogs zsh zstd
+TEST_PACKAGES := $(BUILD_PACKAGES) $(IMAGE_PACKAGES) btrfs-progs bubblewrap buildah dbus-daemon docker-registry e2fsprogs firejail fish git keyutils make openssl podman procps python3 qemu-system-x86 runc uidmap util-linux xfsprogs zsh zstd
 VM_PACKAGES := $(BUILD_PACKAGES) $(IMAGE_PACKAGES) binutils e2fsprogs qemu-system-x86 util-linux
 DEMO_PACKAGES := $(BUILD_PACKAGES) $(IMAGE_PACKAGES) uidmap util-linux
 BENCH_PACKAGES := $(TEST_PACKAGES) e2fsprogs fuse-overlayfs mount podman crun runc

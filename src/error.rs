@@ -16,6 +16,8 @@ pub enum Exit {
     CannotExecute,
     /// 127: the command was not found.
     NotFound,
+    /// 137: the kernel killed the box, which had used up its memory.
+    OutOfMemory,
 }
 
 impl Exit {
@@ -26,6 +28,7 @@ impl Exit {
             Exit::Failed => 125,
             Exit::CannotExecute => 126,
             Exit::NotFound => 127,
+            Exit::OutOfMemory => 137,
         }
     }
 }

@@ -5,6 +5,7 @@
 //! them; `launch` executes it, or `explain` prints it. Rooms on a lower floor (`sys`, `error`,
 //! `ui`) import nothing of a higher one.
 
+pub mod cgroup;
 pub mod cli;
 pub mod commands;
 pub mod confine;
@@ -20,6 +21,7 @@ mod place;
 pub mod profile;
 pub mod registry;
 pub mod rootfs;
+pub mod running;
 pub mod sandbox;
 pub mod store;
 pub mod sys;

@@ -241,7 +241,9 @@ fn every_exit_code_is_in_the_pages() {
         let text = page(name);
         let (_, section) = text.split_once(".Sh EXIT STATUS").unwrap();
         let (section, _) = section.split_once("\n.Sh ").unwrap();
-        for exit in [Exit::TimedOut, Exit::Failed, Exit::CannotExecute, Exit::NotFound] {
+        let own =
+            [Exit::TimedOut, Exit::Failed, Exit::CannotExecute, Exit::NotFound, Exit::OutOfMemory];
+        for exit in own {
             assert!(section.contains(&format!(".It {}\n", exit.code())), "{name}: {exit:?}");
         }
         assert!(section.contains(".It 128+n\n"), "{name}");

@@ -105,6 +105,56 @@ fn names_of_users_and_images() {
     }
 }
 
+/// D-Bus messages, which a bus passes on as anybody sent them.
+#[test]
+fn messages_of_a_manager() {
+    let field = |code: u8, kind: u8, value: &[u8]| {
+        let mut bytes = vec![code, 1, kind, 0];
+        if kind != b'g' {
+            bytes.extend(u32::try_from(value.len()).unwrap().to_le_bytes());
+        } else {
+            bytes.push(u8::try_from(value.len()).unwrap());
+        }
+        bytes.extend(value);
+        bytes.push(0);
+        bytes
+    };
+    let message = |kind: u8, fields: &[Vec<u8>], body: &[u8]| {
+        let mut all = Vec::new();
+        for field in fields {
+            all.resize(all.len().next_multiple_of(8), 0);
+            all.extend(field);
+        }
+        let mut bytes = vec![b'l', kind, 0, 1];
+        for number in [body.len(), 7, all.len()] {
+            bytes.extend(u32::try_from(number).unwrap().to_le_bytes());
+        }
+        bytes.extend(all);
+        bytes.resize(bytes.len().next_multiple_of(8), 0);
+        [bytes, body.to_vec()].concat()
+    };
+    let job = b"\x01\0\0\0\x02\0\0\0/j\0\0\x07\0\0\0a.scope\0\x04\0\0\0done\0";
+    let seeds = [
+        message(4, &[field(3, b's', b"JobRemoved"), field(8, b'g', b"uoss")], job),
+        message(3, &[field(4, b's', b"org.x.Error"), field(8, b'g', b"s")], b"\x02\0\0\0no\0"),
+        message(2, &[field(8, b'g', b"v")], b"\x01s\0\0\x02\0\0\0/a\0"),
+    ];
+    let whole: Vec<_> =
+        seeds.iter().map(|seed| casemate::cgroup::read_message(seed).unwrap()).collect();
+    assert_eq!(whole[0], ["", "/j", "a.scope", "done"]);
+    assert_eq!((whole[1][0].as_str(), whole[2][1].as_str()), ("no", "/a"));
+    let mut random = Random::new();
+    let mut read = 0;
+    for round in 0..rounds(60_000) {
+        let bytes = random.mutate(&seeds[round % seeds.len()]);
+        if let Ok(texts) = casemate::cgroup::read_message(&bytes) {
+            assert!(texts.iter().map(String::len).sum::<usize>() <= bytes.len());
+            read += 1;
+        }
+    }
+    assert!(read > 0);
+}
+
 /// Lists of subordinate ids: what is taken from one is whole, and makes a map that holds it.
 #[test]
 fn lists_of_subordinate_ids() {

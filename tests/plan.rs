@@ -8,11 +8,12 @@ use std::ffi::OsString;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use casemate::cgroup::{self, Controller, Place};
 use casemate::cli::{Cli, Command};
 use casemate::host::doctor::Outcome;
 use casemate::host::{Host, Source, World};
 use casemate::identity::range::Facts;
-use casemate::identity::{Backend, Caller, Extent, Names};
+use casemate::identity::{Backend, Caller, Extent, Names, Unavailable};
 use casemate::image::Config;
 use casemate::profile::{self, Library};
 use casemate::rootfs::Overlay;
@@ -125,7 +126,15 @@ fn host() -> Host {
         apparmor: false,
         selinux: false,
         range: None,
+        cgroup: cgroup::Facts::default(),
     }
+}
+
+/// A host whose systemd answers, with what is usually delegated to it.
+fn host_with_manager() -> Host {
+    let controllers = vec![Controller::Cpu, Controller::Memory, Controller::Pids];
+    let place = Place::Manager { via: "its private socket", controllers };
+    Host { cgroup: cgroup::Facts { place, memory: 8 << 30 }, ..host() }
 }
 
 fn image() -> ImageInput {
@@ -231,6 +240,35 @@ fn grants_limits_and_variables_show_up() {
 }
 
 #[test]
+fn limits_of_the_box_show_up_with_their_place() {
+    let text = "[limits]\nmemory = \"1g\"\ncpu-weight = 50\n";
+    let words = ["--pids-limit", "100", "--cpus", "1.5", "--memory-swap", "3g", "-m", "2g", "make"];
+    golden("limits.txt", &plan(text, &words, &host_with_manager(), None).unwrap());
+    let refused = plan(text, &["--io-weight", "10", "make"], &host_with_manager(), None);
+    let refused = refused.unwrap_err();
+    assert_eq!(refused.to_string(), "limit io-weight: the controller io is not delegated to you");
+    let words = ["--io-weight", "10", "--may-degrade", "limits", "make"];
+    let plan = plan(text, &words, &host_with_manager(), None).unwrap();
+    assert_eq!(plan.degraded[0].reason, "io-weight without effect: not delegated to you: io");
+}
+
+#[test]
+fn without_a_manager_limits_are_weaker_and_said_to_be() {
+    let place = Place::Nowhere { reason: "no user manager".into(), hints: vec!["linger".into()] };
+    let host = Host { cgroup: cgroup::Facts { place, memory: 8 << 30 }, ..host() };
+    let text = "[limits]\nmemory = \"1g\"\nprocesses = 10\ncpus = 1";
+    golden("limits-weaker.txt", &plan(text, &["make"], &host, None).unwrap());
+    let refused = plan(text, &["--require-limits", "make"], &host, None).unwrap_err();
+    assert_eq!(refused.to_string(), "limits of the box in total: no user manager");
+    assert_eq!(refused.hints(), ["linger"]);
+    // What the profile says of each process itself stays.
+    let text = "[limits]\nmemory = \"1g\"\n[limits.rlimits]\ndata = \"2000000000\"";
+    let plan = plan(text, &["make"], &host, None).unwrap();
+    let data: Vec<_> = plan.rlimits.iter().filter(|limit| limit.name.0 == "data").collect();
+    assert_eq!((data.len(), data[0].limit.soft), (1, Some(2_000_000_000)));
+}
+
+#[test]
 fn an_image_brings_its_own_settings() {
     golden("image.txt", &plan("", &[], &host(), Some(image())).unwrap());
     let words = ["--read-only", "-t", "--scratch", "disk", "-w", "/tmp", "--entrypoint", "", "sh"];
@@ -279,6 +317,12 @@ fn nothing_degrades_unless_the_profile_says_so() {
 
     let filtered = Host { keyring: false, ..host() };
     assert!(plan("", &["ls"], &filtered, None).is_err());
+
+    // What is required is not lost by being willing to lose it.
+    let alone = Host { range: Some(Err(Unavailable::default())), ..host() };
+    let many = ["--userns", "many", "--may-degrade", "ids", "ls"];
+    assert_eq!(plan("", &many, &alone, None).unwrap().degraded.len(), 1);
+    assert!(plan("require = [\"ids\"]", &many, &alone, None).is_err());
 }
 
 /// A machine with a range from this backend.
@@ -449,4 +493,14 @@ fn the_steps_are_in_the_kernels_order() {
         assert_eq!(at("Serve").is_some(), has_server, "{mode}");
         assert!(!has_server || at("Memory") < at("Serve") && at("Serve") < at("Root"));
     }
+    // The manager works meanwhile, and moves the user's own processes only.
+    let text = "[limits]\nmemory = \"1g\"";
+    let sandbox = plan(text, &["ls"], &host_with_manager(), None).unwrap();
+    let order: Vec<String> = steps(&sandbox).iter().map(name).collect();
+    assert_eq!(order.last().unwrap(), "JoinScope");
+    let range = Host { range: with_range(Backend::Holder).range, ..host_with_manager() };
+    let sandbox = plan(text, &["--userns", "many", "ls"], &range, Some(image())).unwrap();
+    let order: Vec<String> = steps(&sandbox).iter().map(name).collect();
+    let at = |what: &str| order.iter().position(|step| step == what).unwrap();
+    assert!(at("FindSources") < at("JoinScope") && at("JoinScope") + 1 == at("BecomeRoot"));
 }

@@ -1,5 +1,6 @@
 //! The command line: syntax only. No file is opened and no environment read here.
 
+mod boxes;
 mod holder;
 mod overlay;
 mod profile;
@@ -15,6 +16,10 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
+pub use boxes::{
+    BlkioWeight, BoxName, KillArgs, LimitArgs, PauseArgs, PsArgs, Shares, SignalArg, StatsArgs,
+    UpdateArgs,
+};
 pub use holder::{HolderArgs, HolderCommand};
 pub use profile::{
     ProfileArgs, ProfileCheckArgs, ProfileCommand, ProfileDiffArgs, ProfileEditArgs,
@@ -58,6 +63,18 @@ pub enum Command {
     Run(RunArgs),
     /// Print what `run` with the same arguments would do.
     Explain(ExplainArgs),
+    /// List the boxes that run.
+    Ps(PsArgs),
+    /// Print what running boxes use.
+    Stats(StatsArgs),
+    /// Send a signal to the program of running boxes.
+    Kill(KillArgs),
+    /// Let running boxes stand still.
+    Pause(PauseArgs),
+    /// Let boxes that stand still go on.
+    Resume(PauseArgs),
+    /// Change the limits of a running box.
+    Update(UpdateArgs),
     /// Bring an image from a file, a directory or another tool's store into this one.
     Import(ImportArgs),
     /// Bring an image from a registry into the store.
@@ -206,6 +223,18 @@ pub struct RunArgs {
     #[arg(long = "ulimit", value_name = "NAME=SOFT[:HARD]")]
     pub ulimits: Vec<UlimitArg>,
 
+    /// Limits of the box in total.
+    #[command(flatten)]
+    pub limits: LimitArgs,
+
+    /// Refuse to run where these limits can only be weaker than said.
+    #[arg(long)]
+    pub require_limits: bool,
+
+    /// The name of the box while it runs, for `ps`, `kill` and others.
+    #[arg(long, value_name = "NAME")]
+    pub name: Option<BoxName>,
+
     /// Run this instead of the image's entrypoint; an empty word drops it.
     #[arg(long, value_name = "COMMAND")]
     pub entrypoint: Option<OsString>,
@@ -219,7 +248,7 @@ pub struct RunArgs {
     pub scratch: Option<Scratch>,
 
     /// Run although this control cannot be applied here (landlock, abstract-sockets, keyring, ids,
-    /// tcp-ports, lsm).
+    /// tcp-ports, lsm, limits).
     #[arg(long, value_name = "CONTROL")]
     pub may_degrade: Vec<Control>,
 

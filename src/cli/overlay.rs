@@ -1,9 +1,9 @@
 //! Options as a profile: laid over the one that was named, they go through the same translator.
 
-use super::{EnvArg, RunArgs};
+use super::{EnvArg, LimitArgs, RunArgs};
 use crate::error::{Error, Result};
 use crate::image::Reference;
-use crate::profile::{Grant, Origin, Profile, Terminal};
+use crate::profile::{Amount, Grant, Limits, Origin, Profile, Size, Terminal};
 
 impl RunArgs {
     /// What the options say, and nothing else.
@@ -51,10 +51,47 @@ impl RunArgs {
             }
         }
         profile.network.mode = self.network;
+        profile.limits = self.limits.limits()?;
+        profile.limits.require = self.require_limits.then_some(true);
         profile.limits.timeout = self.timeout;
         profile.limits.rlimits =
             self.ulimits.iter().map(|ulimit| (ulimit.name, ulimit.limit)).collect();
         profile.may_degrade = self.may_degrade.clone();
         Ok(profile)
+    }
+}
+
+impl LimitArgs {
+    /// As the table of a profile.
+    pub fn limits(&self) -> Result<Limits> {
+        let swap = match (self.memory_swap, self.memory) {
+            (None, _) => None,
+            (Some(Amount::Unlimited), _) => Some(Amount::Unlimited),
+            (Some(Amount::Size(Size::Bytes(both))), Some(Amount::Size(Size::Bytes(memory))))
+                if both >= memory =>
+            {
+                Some(Amount::Size(Size::Bytes(both - memory)))
+            }
+            (Some(Amount::Size(Size::Bytes(_))), Some(Amount::Size(Size::Bytes(_)))) => {
+                return Err(Error::new(
+                    "--memory-swap: it is memory and swap together, and less than --memory",
+                ));
+            }
+            (Some(_), _) => {
+                return Err(Error::new("--memory-swap: it is memory and swap together, in bytes, and goes with --memory in bytes")
+                    .hint("[limits] swap in a profile is swap alone"));
+            }
+        };
+        Ok(Limits {
+            memory: self.memory,
+            memory_high: self.memory_high,
+            swap,
+            processes: self.pids_limit,
+            cpus: self.cpus,
+            cpu_weight: self.cpu_weight.or(self.cpu_shares.map(|shares| shares.0)),
+            io_weight: self.io_weight.or(self.blkio_weight.map(|weight| weight.0)),
+            cpuset: self.cpuset_cpus.clone(),
+            ..Limits::default()
+        })
     }
 }

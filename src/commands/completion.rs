@@ -5,6 +5,7 @@ use std::ffi::{OsStr, OsString};
 
 use clap::{Arg, Command, CommandFactory};
 
+use super::boxes;
 use crate::cli::{Cli, CompleteArgs, Shell};
 use crate::confine::seccomp;
 use crate::error::Result;
@@ -32,11 +33,19 @@ pub(super) fn complete(args: &CompleteArgs, directories: &Directories) -> Result
         let store = Store::find(directories.data.as_deref()?).ok()??;
         Some(store.images().ok()?.into_iter().map(|image| image.name).collect())
     };
+    let boxes = || {
+        let running = boxes::registry().ok()??.list().ok()?;
+        Some(running.into_iter().map(|running| running.record.name).collect())
+    };
     let profiles = || {
         let all = Library::new(directories.config.as_deref()).list().unwrap_or_default();
         all.into_iter().map(|listed| listed.name).collect()
     };
-    let names = Names { images: &|| images().unwrap_or_default(), profiles: &profiles };
+    let names = Names {
+        images: &|| images().unwrap_or_default(),
+        boxes: &|| boxes().unwrap_or_default(),
+        profiles: &profiles,
+    };
     let answer = answer(&cli, &args.words, &names);
     let mut text = format!(":{}\n", answer.more.word());
     for (word, description) in answer.words {
@@ -86,6 +95,7 @@ impl Answer {
 /// What has a name, asked for only where one is meant.
 struct Names<'a> {
     images: &'a dyn Fn() -> Vec<String>,
+    boxes: &'a dyn Fn() -> Vec<String>,
     profiles: &'a dyn Fn() -> Vec<String>,
 }
 
@@ -243,6 +253,10 @@ fn values(command: &Command, argument: &Arg, names: &Names<'_>) -> Answer {
     let more = |more| Answer { more, words: Vec::new() };
     match (command.get_name(), argument.get_id().as_str()) {
         (_, "image" | "images") | ("images", "name") => Answer::words((names.images)()),
+        ("stats" | "kill" | "pause" | "resume", "names") | ("update", "name") => {
+            Answer::words((names.boxes)())
+        }
+        ("kill", "signal") => Answer::words(["KILL", "TERM", "INT", "HUP", "USR1", "USR2"]),
         (_, "base_profile" | "programs") => Answer::words((names.profiles)()),
         (_, "profile" | "profiles" | "other_profile") => {
             Answer { more: More::Files, ..Answer::words((names.profiles)()) }
@@ -253,7 +267,9 @@ fn values(command: &Command, argument: &Arg, names: &Names<'_>) -> Answer {
         (_, "group") => Answer::words(seccomp::groups()),
         (_, "unprotect") => Answer::words(protected::names()),
         (_, "may_degrade") => {
-            Answer::words(["landlock", "abstract-sockets", "keyring", "tcp-ports", "lsm"])
+            let mut names = vec!["landlock", "abstract-sockets", "keyring"];
+            names.extend(["ids", "tcp-ports", "lsm", "limits"]);
+            Answer::words(names)
         }
         (
             _,
@@ -275,6 +291,7 @@ mod tests {
         let words: Vec<OsString> = words.iter().map(OsString::from).collect();
         let names = Names {
             images: &|| vec!["debian".to_owned(), "tool:1.2".to_owned()],
+            boxes: &|| vec!["web".to_owned()],
             profiles: &|| vec!["default".to_owned()],
         };
         answer(&cli, &words, &names)
@@ -297,6 +314,14 @@ mod tests {
         assert_eq!(offered(&["run", "--network", ""]), ["none", "host"]);
         assert_eq!(offered(&["run", "-qp", ""]), ["default"]);
         assert_eq!(ask(&["run", "-qp", ""]).more, More::Files);
+    }
+
+    #[test]
+    fn boxes_are_offered_where_one_is_meant() {
+        for words in [&["kill", ""][..], &["pause", "web", ""], &["update", "-m", "1g", ""]] {
+            assert_eq!(offered(words), ["web"], "{words:?}");
+        }
+        assert_eq!(offered(&["kill", "-s", ""])[0], "KILL");
     }
 
     #[test]

@@ -5,12 +5,14 @@ use std::fmt::Write as _;
 use serde::Serialize;
 
 use super::plan;
+use crate::cgroup;
 use crate::cli::DoctorArgs;
 use crate::error::{Error, Result};
 use crate::host::doctor::{Examination, Outcome, Tried, examine};
 use crate::host::{Directories, Finding, Level, Step, apparmor, note};
 use crate::identity::Backend;
 use crate::identity::range::newuidmap::{self, Lack};
+use crate::profile::Profile;
 use crate::ui;
 
 /// The form of the JSON object; a change that readers would stumble over makes it another.
@@ -26,7 +28,9 @@ struct Report<'a> {
     steps: Vec<Row>,
     findings: &'a [Finding],
     /// Where a range of ids can come from.
-    ids: &'a [IdSource],
+    ids: &'a [Source],
+    /// Where limits of a box in total can be applied.
+    limits: &'a [Source],
 }
 
 /// A step as JSON has it.
@@ -40,9 +44,9 @@ struct Row {
     finding: Option<&'static str>,
 }
 
-/// One of those who may give a range of ids, asked for one.
+/// One of those who may give something, asked for it.
 #[derive(Serialize)]
-struct IdSource {
+struct Source {
     id: String,
     works: bool,
     /// What it gives, or why it does not.
@@ -59,6 +63,7 @@ pub(super) fn doctor(args: &DoctorArgs, directories: &Directories) -> Result<i32
     if ids.iter().all(|source| !source.works) {
         findings.extend(lacks(directories));
     }
+    let limits: Vec<Source> = limits(&mut findings).into_iter().collect();
     let has = |level: Level| findings.iter().any(|finding| finding.level == level);
     let exit = match (has(Level::Fatal), has(Level::Warning)) {
         (true, _) => 2,
@@ -67,11 +72,12 @@ pub(super) fn doctor(args: &DoctorArgs, directories: &Directories) -> Result<i32
     };
     if args.json {
         let steps = steps.iter().map(row).collect();
+        let (works, findings) = (exit != 2, &findings);
         let report =
-            Report { form: FORM, works: exit != 2, exit, steps, findings: &findings, ids: &ids };
+            Report { form: FORM, works, exit, steps, findings, ids: &ids, limits: &limits };
         ui::json(&report)?;
     } else {
-        ui::output(&page(&steps, &findings, &ids, exit))?;
+        ui::output(&page(&steps, &findings, &ids, &limits, exit))?;
     }
     Ok(exit)
 }
@@ -92,7 +98,13 @@ fn row(tried: &Tried) -> Row {
     }
 }
 
-fn page(steps: &[Tried], findings: &[Finding], ids: &[IdSource], exit: i32) -> String {
+fn page(
+    steps: &[Tried],
+    findings: &[Finding],
+    ids: &[Source],
+    limits: &[Source],
+    exit: i32,
+) -> String {
     let mut page = String::new();
     // Writing to a String cannot fail.
     for tried in steps {
@@ -107,11 +119,11 @@ fn page(steps: &[Tried], findings: &[Finding], ids: &[IdSource], exit: i32) -> S
         let _infallible = writeln!(page, "{mark:<10} {}{detail}{name}", tried.step.title());
     }
     page.push_str("\nranges of ids, for boxes with --userns=many; one of these is enough\n");
-    for source in ids {
-        let mark = if source.works { "ok" } else { "no" };
-        let detail = ui::escape(&source.detail);
-        let _infallible = writeln!(page, "{mark:<10} {detail} [{}]", source.id);
+    ids.iter().for_each(|source| line(&mut page, source));
+    if !limits.is_empty() {
+        page.push_str("\nlimits of a box in total: memory, processes, processors\n");
     }
+    limits.iter().for_each(|source| line(&mut page, source));
     if !findings.is_empty() {
         page.push('\n');
     }
@@ -136,8 +148,27 @@ fn page(steps: &[Tried], findings: &[Finding], ids: &[IdSource], exit: i32) -> S
     page
 }
 
+fn line(page: &mut String, source: &Source) {
+    let mark = if source.works { "ok" } else { "no" };
+    let detail = ui::escape(&source.detail);
+    // Writing to a String cannot fail.
+    let _infallible = writeln!(page, "{mark:<10} {detail} [{}]", source.id);
+}
+
+/// Where such limits can be applied, and what is missing for it. A machine whose cgroups cannot be
+/// looked at has told the steps why.
+fn limits(findings: &mut Vec<Finding>) -> Option<Source> {
+    let profile = Profile::default();
+    let (facts, _) = cgroup::look(&profile, cgroup::inquire(&profile, true)).ok()?;
+    let (detail, fixes) = facts.survey();
+    if !fixes.is_empty() {
+        findings.push(note("cgroups", detail.clone(), fixes.join("; ")));
+    }
+    Some(Source { id: "cgroups".to_owned(), works: facts.is_total(), detail })
+}
+
 /// Asks each of them, whatever the others say, and keeps nothing.
-fn id_sources(directories: &Directories) -> Result<Vec<IdSource>> {
+fn id_sources(directories: &Directories) -> Result<Vec<Source>> {
     let search = plan::search(directories, false)?;
     let ask = |backend: Backend| {
         let given = search.attempt(backend);
@@ -149,7 +180,7 @@ fn id_sources(directories: &Directories) -> Result<Vec<IdSource>> {
             }
             Err(error) => format!("{backend}: {}", words(&error)),
         };
-        IdSource { id: format!("ids-{backend}"), works, detail }
+        Source { id: format!("ids-{backend}"), works, detail }
     };
     Ok(Backend::ALL.map(ask).into())
 }

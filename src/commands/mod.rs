@@ -1,5 +1,6 @@
 //! One file a command: what it reads, what it calls, what it prints.
 
+mod boxes;
 mod check;
 mod completion;
 mod doctor;
@@ -21,6 +22,7 @@ mod run;
 mod save;
 mod seccomp;
 mod shim;
+mod stats;
 mod store;
 mod tag;
 mod trust;
@@ -43,6 +45,12 @@ pub fn dispatch(command: &Command) -> Result<i32> {
     match command {
         Command::Run(args) => run::run(args, &directories),
         Command::Explain(args) => explain::explain(args, &directories).map(|()| 0),
+        Command::Ps(args) => boxes::ps(args).map(|()| 0),
+        Command::Stats(args) => stats::stats(args).map(|()| 0),
+        Command::Kill(args) => boxes::kill(args),
+        Command::Pause(args) => boxes::pause(args, true),
+        Command::Resume(args) => boxes::pause(args, false),
+        Command::Update(args) => boxes::update(args).map(|()| 0),
         Command::Import(args) => import::import(args, directories.store()?).map(|()| 0),
         Command::Login(args) => login::login(args, &directories).map(|()| 0),
         Command::Logout(args) => login::logout(args, &directories).map(|()| 0),

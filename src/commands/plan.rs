@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use super::pull::Obtain;
 use super::{registries, trust};
+use crate::cgroup;
 use crate::cli::RunArgs;
 use crate::error::{During, Error, Result};
 use crate::host::doctor::Outcome;
@@ -19,6 +20,7 @@ use crate::image::{Digest, Reference};
 use crate::index::LayerIndex;
 use crate::launch::{Layers, Placeholders};
 use crate::profile::{Library, Overlay, Profile, Pull};
+use crate::running;
 use crate::sandbox::{self, ImageInput, Inputs, Own, Sandbox};
 use crate::store::{self, Held, Image, Scratch, Store, Wanted};
 use crate::sys::fs;
@@ -35,6 +37,10 @@ pub(super) struct Planned {
     pub(super) in_use: Option<InUse>,
     /// The namespace that the box's range of ids is in, unless it is casemate's own.
     pub(super) namespace: Option<OwnedFd>,
+    /// The box's cgroup, or the way to it.
+    pub(super) cgroup: cgroup::Begun,
+    /// The name that the box goes by.
+    pub(super) name: String,
 }
 
 /// An image that nobody removes meanwhile.
@@ -90,6 +96,8 @@ pub(super) fn plan(
     }
     let profiles = layers.names;
     let merged = layers.profile.overlaid(args.overlay()?);
+    // The manager answers while the rest is looked at.
+    let inquiry = cgroup::inquire(&merged, args.name.is_some());
     let overlays = merged.root.image.is_some() || !merged.files.overlay.is_empty();
     let mut host = Host::probe(directories, overlays);
     let mut world = Live::default();
@@ -108,6 +116,9 @@ pub(super) fn plan(
         try_overlays(merged.root.overlay.unwrap_or(Overlay::Auto), directories, &mut host)?;
     }
     let own = own_directories(&merged, directories, &mut world)?;
+    let (facts, found) = cgroup::look(&merged, inquiry)?;
+    host.cgroup = facts;
+    let label = label(args).to_owned();
     let standing = || match &directories.data {
         Some(data) if !merged.files.write.is_empty() => Placeholders::standing(data),
         _ => Ok(BTreeSet::new()),
@@ -135,7 +146,26 @@ pub(super) fn plan(
     for limit in &mut sandbox.rlimits {
         crate::confine::rlimits::fit(limit)?;
     }
-    Ok(Planned { sandbox, world, in_use, namespace })
+    let cgroup = match (&sandbox.cgroup, obtain) {
+        (Some(plan), Some(_)) => found.begin(&label, &plan.limits)?,
+        _ => cgroup::Begun::Nowhere,
+    };
+    let name = match &args.name {
+        Some(name) => name.0.clone(),
+        None => format!("{label}-{:08x}", cgroup::random()?),
+    };
+    Ok(Planned { sandbox, world, in_use, namespace, cgroup, name })
+}
+
+/// What the box is called after: its name, or its profile.
+fn label(args: &RunArgs) -> &str {
+    if let Some(name) = &args.name {
+        return &name.0;
+    }
+    // A profile's file may be called anything.
+    let profile = Path::new(args.profile.as_deref().unwrap_or("default")).file_stem();
+    let profile = profile.and_then(|stem| stem.to_str()).filter(|stem| stem.len() <= 40);
+    profile.filter(|stem| running::is_name(stem)).unwrap_or("box")
 }
 
 /// Looks for a range of ids. One that had to be asked for is kept for the next box, where this one
@@ -320,6 +350,11 @@ fn own_directories(
                 ) => {}
             Err(error) => return Err(Error::os("make", path.display(), &error)),
         }
+    }
+    // The limits of a box are files of the user's, and so is the list of the boxes that run.
+    let boxes = cgroup::runtime_directory().map(|runtime| runtime.join("casemate"));
+    for path in [cgroup::mount(), boxes].into_iter().flatten().filter(|path| path.is_dir()) {
+        own.push(Own::find(&path, world)?);
     }
     Ok(own)
 }

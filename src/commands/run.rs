@@ -1,25 +1,29 @@
 //! `casemate run`
 
 use std::os::fd::AsFd;
+use std::os::unix::ffi::OsStrExt;
 
 use super::plan;
 use super::pull::Obtain;
+use crate::cgroup::{Begun, runtime_directory};
 use crate::cli::RunArgs;
 use crate::error::{During, Error, Result};
 use crate::host::Directories;
 use crate::identity;
 use crate::launch::{self, Options, Placeholders, Sharing};
 use crate::rootfs::Overlay;
-use crate::sandbox::Root;
+use crate::running::{Entry, Place, Record, Registry};
+use crate::sandbox::{Root, Sandbox};
 use crate::store::Scratch;
 use crate::sys::{clone, fs, process};
+use crate::text::plain;
 use crate::ui;
 
 pub(super) fn run(args: &RunArgs, directories: &Directories) -> Result<i32> {
     // Whatever the caller left open stays on this side of every execve(2) (CVE-2024-21626).
     clone::close_all_on_exec().during("close", "inherited descriptors")?;
     refuse_directories()?;
-    let plan::Planned { sandbox, world, in_use, namespace } =
+    let plan::Planned { sandbox, world, in_use, namespace, cgroup, name } =
         plan::plan(args, directories, Some(&Obtain { directories, quiet: args.quiet }))?;
     if !args.quiet {
         for lost in &sandbox.degraded {
@@ -38,12 +42,24 @@ pub(super) fn run(args: &RunArgs, directories: &Directories) -> Result<i32> {
         _ => None,
     };
     let scratch_path = scratch.as_ref().map(|scratch| scratch.path().to_owned());
-    let mut options = Options { scratch: scratch_path, layers: None, sharing: None, namespace };
+    let entry = enter(args, &sandbox, &name, &cgroup);
+    let entry = match (entry, &cgroup) {
+        (Err(error), Begun::Made(cgroup)) => {
+            cgroup.end()?;
+            return Err(error);
+        }
+        (entry, _) => entry?,
+    };
+    // A shared server outlives the box that starts it, and stays in the cgroup where it began.
+    let may_share = !matches!(&cgroup, Begun::Made(cgroup) if cgroup.holds_all());
+    let mut options =
+        Options { scratch: scratch_path, layers: None, sharing: None, namespace, cgroup, entry };
     if let (Some(image), Some(overlay)) = (&in_use, sandbox.root.overlay()) {
         options.layers = Some(Box::new(|| image.layers()));
         if let (Overlay::Hybrid, Some(runtime)) = (overlay, &directories.runtime)
             // The one server admits the user's own id, and knows one owner.
             && !sandbox.identity.has_many()
+            && may_share
         {
             options.sharing = Sharing::at(runtime, &image.key()?);
         }
@@ -54,6 +70,37 @@ pub(super) fn run(args: &RunArgs, directories: &Directories) -> Result<i32> {
     drop(scratch);
     drop(placeholders);
     outcome
+}
+
+/// Enters the box among those that run. Without a runtime directory there is no list of them, which
+/// only a box with a name needs.
+fn enter(args: &RunArgs, sandbox: &Sandbox, name: &str, cgroup: &Begun) -> Result<Option<Entry>> {
+    let Some(runtime) = runtime_directory() else {
+        return match &args.name {
+            None => Ok(None),
+            Some(_) => Err(Error::new(format!(
+                "name {name}: there is no runtime directory to keep it in"
+            ))
+            .hint("set XDG_RUNTIME_DIR to a directory of yours with mode 0700; a login through PAM makes one")),
+        };
+    };
+    let image = match &sandbox.root {
+        Root::Image { name, .. } => Some(name.clone()),
+        Root::Host => None,
+    };
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    let record = Record {
+        name: name.to_owned(),
+        profile: sandbox.profiles.last().cloned().unwrap_or_default(),
+        image,
+        command: sandbox.program.argv.iter().map(|word| plain(word.as_bytes())).collect(),
+        started: since.map_or(0, |since| since.as_secs()),
+        place: match cgroup {
+            Begun::Made(cgroup) => Some(Place::of(cgroup)),
+            Begun::Nowhere | Begun::Wanted(_) => None,
+        },
+    };
+    Registry::open(&runtime)?.enter(&record).map(Some)
 }
 
 /// A directory as standard input is a way out of every box: what lies above it can be walked to,

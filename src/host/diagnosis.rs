@@ -36,10 +36,11 @@ pub struct Finding {
 }
 
 /// Every id that there is. They do not change between versions.
-pub const IDS: [&str; 45] = [
+pub const IDS: [&str; 46] = [
     "apparmor-confined",
     "apparmor-unconfined",
     "apparmor-userns",
+    "cgroups",
     "chrooted",
     "crostini",
     "firejail",

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use nix::unistd;
 
 use super::doctor::Outcome;
+use crate::cgroup;
 use crate::confine::{landlock, lsm};
 use crate::identity::{self, Caller, Unavailable, range};
 use crate::sys;
@@ -42,6 +43,8 @@ pub struct Host {
     pub selinux: bool,
     /// The range of ids, or why there is none; looked for only where a plan needs one.
     pub range: Option<Result<range::Facts, Unavailable>>,
+    /// Where a cgroup for the box can be, where one was asked for.
+    pub cgroup: cgroup::Facts,
 }
 
 impl Host {
@@ -67,6 +70,7 @@ impl Host {
             apparmor: lsm::has_apparmor(),
             selinux: lsm::has_selinux(),
             range: None,
+            cgroup: cgroup::Facts::default(),
         }
     }
 }

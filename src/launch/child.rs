@@ -6,6 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use nix::fcntl::{AtFlags, OFlag, openat};
+use nix::sched::{CloneFlags, unshare};
 use nix::sys::stat::{Mode, umask};
 use nix::unistd::fchownat;
 
@@ -69,6 +70,16 @@ fn become_id(uid: u32, gid: u32, groups: &[u32]) -> std::io::Result<()> {
     process::set_parent_death_signal(libc::SIGKILL)
 }
 
+/// The namespace of cgroups begins where its first process is when it is made (cgroup_namespaces(7)).
+fn join_scope(supervisor: &Channel) -> Result<()> {
+    match supervisor.receive()? {
+        Some((Message::Placed, _)) => {}
+        // Nobody is left to be told.
+        _ => clone::exit_now(125),
+    }
+    unshare(CloneFlags::CLONE_NEWCGROUP).during("make", "the box's namespace of cgroups")
+}
+
 /// A supervisor that is killed takes the box along: PID 1 gets SIGKILL, and the kernel ends all
 /// others of its namespace. The second look closes the gap before the signal was asked for.
 fn die_with_the_supervisor(channel: &Channel) -> Result<()> {
@@ -122,6 +133,10 @@ impl<'a> Maker<'a> {
             Step::JoinNetwork => match self.network {
                 Some(channel) => network::join(channel),
                 None => Err(out_of_order("the network")),
+            },
+            Step::JoinScope => match self.supervisor {
+                Some(supervisor) => join_scope(supervisor),
+                None => Err(out_of_order("the scope")),
             },
             Step::Hostname(name) => nix::unistd::sethostname(name).during("set host name", name),
         }

@@ -21,6 +21,8 @@ pub(super) enum Message {
     Identity,
     /// The ids are mapped: go on.
     Mapped,
+    /// The box is in its cgroup: go on.
+    Placed,
     /// The box's own pseudo-terminal; its master side comes along.
     Terminal,
     /// The box's network namespace; it comes along.

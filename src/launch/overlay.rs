@@ -253,6 +253,14 @@ impl Server {
         }
     }
 
+    /// The process, where it is the box's own.
+    pub(super) fn own(&self) -> Option<i32> {
+        match &self.whose {
+            Whose::Own { child, .. } => Some(child.pid.as_raw()),
+            Whose::Shared { .. } => None,
+        }
+    }
+
     /// What hangs up when it ends, where that is known only now.
     pub(super) fn watch(&mut self, life: OwnedFd) {
         self.life = Some(life);

@@ -4,12 +4,12 @@
 
 use std::fs::File;
 use std::io::Write;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use nix::sched::{CloneFlags, setns};
 
 use super::message::{Channel, Message};
-use super::supervisor::{NAMESPACES, no_namespaces};
+use super::namespaces::{namespaces, no_namespaces};
 use crate::error::{During, Error, Result};
 use crate::identity::IdMap;
 use crate::sandbox::Sandbox;
@@ -29,11 +29,12 @@ pub(super) enum Made {
     Box,
 }
 
-/// Makes the box's first process in the namespace of a range, or in this one where there is none. The
-/// process waits for the word at the other end of `mapped`.
+/// Makes the box's first process in the namespace of a range, or in this one where there is none. It
+/// is born in the cgroup, and waits for the word at the other end of `mapped`.
 pub(super) fn make(
     sandbox: &Sandbox,
     namespace: Option<&OwnedFd>,
+    cgroup: Option<BorrowedFd<'_>>,
     mapped: Channel,
 ) -> Result<Made> {
     let (ours, theirs) = Channel::pair()?;
@@ -41,7 +42,8 @@ pub(super) fn make(
         Forked::Child => {
             drop(ours);
             let made = match join(namespace) {
-                Ok(()) => clone::clone3(namespaces(sandbox)).map_err(|error| no_namespaces(&error)),
+                Ok(()) => clone::clone3_into(flags(sandbox), cgroup)
+                    .map_err(|error| no_namespaces(&error)),
                 Err(error) => Err(error),
             };
             let child = match made {
@@ -70,8 +72,8 @@ fn is_own(sandbox: &Sandbox) -> bool {
     matches!(&sandbox.identity.ids, IdMap::Many { backend, .. } if !backend.is_holdable())
 }
 
-fn namespaces(sandbox: &Sandbox) -> u64 {
-    let all = NAMESPACES | u64::from(libc::CLONE_PARENT.cast_unsigned());
+fn flags(sandbox: &Sandbox) -> u64 {
+    let all = namespaces(sandbox) | u64::from(libc::CLONE_PARENT.cast_unsigned());
     match is_own(sandbox) {
         true => all & !u64::from(libc::CLONE_NEWUSER.cast_unsigned()),
         false => all,

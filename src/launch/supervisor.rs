@@ -8,24 +8,25 @@ use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::signal::{SigEvent, SigSet, SigevNotify, Signal, raise};
-use nix::sys::signalfd::{SfdFlags, SignalFd};
-use nix::sys::time::TimeSpec;
-use nix::sys::timer::{Expiration, Timer, TimerSetTimeFlags};
-use nix::time::ClockId;
+use nix::sys::signal::{Signal, raise};
+use nix::sys::signalfd::SignalFd;
 
 use super::child;
 use super::handover::{Inherited, Way};
 use super::message::{Channel, Message};
+use super::namespaces::{namespaces, no_namespaces};
 use super::network;
 use super::overlay::{self, Layers, Server};
 use super::ranged::{self, Made};
 use super::shared::{Sharing, Start};
+use super::signals;
 use super::tty::Relay;
+use crate::cgroup::{Begun, Cgroup, Coming};
 use crate::confine::seccomp;
 use crate::error::{During, Error, Exit, Result};
 use crate::profile::NetworkMode;
 use crate::rootfs::Overlay;
+use crate::running::{Entry, Place};
 use crate::sandbox::{Keyring, Sandbox};
 use crate::sys::clone::{self, Change, Child, Forked};
 use crate::sys::process;
@@ -40,6 +41,10 @@ pub struct Options<'a> {
     pub sharing: Option<Sharing>,
     /// The namespace that the plan's range of ids is in, unless it is casemate's own.
     pub namespace: Option<OwnedFd>,
+    /// The box's own cgroup, where the plan has one.
+    pub cgroup: Begun,
+    /// The box among those that run, where these are kept.
+    pub entry: Option<Entry>,
 }
 
 /// Runs the plan to its end and returns the exit code: the program's, or 128 plus the signal that
@@ -52,7 +57,7 @@ pub fn launch(sandbox: &Sandbox, options: Options<'_>) -> Result<i32> {
         process::join_session_keyring(Some(c"casemate"))
             .during("join", "the session keyring of boxes")?;
     }
-    let signals = block_signals()?;
+    let signals = signals::block()?;
     let (channel, theirs) = Channel::pair()?;
     if clone::thread_count().during("count", "threads")? != 1 {
         return Err(Error::new("start the box: casemate is not single-threaded here"));
@@ -98,17 +103,30 @@ pub fn launch(sandbox: &Sandbox, options: Options<'_>) -> Result<i32> {
         mapped,
         scratch: box_scratch,
     };
+    let (cgroup, wanted) = match options.cgroup {
+        Begun::Nowhere => (None, None),
+        Begun::Made(cgroup) => (Some(cgroup), None),
+        Begun::Wanted(wanted) => (None, Some(wanted)),
+    };
+    let born_in = cgroup.as_ref().map(Cgroup::payload);
     let made = match mapped_to {
-        Some(mapped_to) => ranged::make(sandbox, options.namespace.as_ref(), mapped_to)?,
-        None => match clone::clone3(NAMESPACES) {
-            Ok(Forked::Child) => Made::Box,
-            Ok(Forked::Parent(child)) => Made::Supervisor { child, identity: None },
-            Err(error) => return Err(no_namespaces(&error)),
+        Some(mapped_to) => ranged::make(sandbox, options.namespace.as_ref(), born_in, mapped_to),
+        None => match clone::clone3_into(namespaces(sandbox), born_in) {
+            Ok(Forked::Child) => Ok(Made::Box),
+            Ok(Forked::Parent(child)) => Ok(Made::Supervisor { child, identity: None }),
+            Err(error) => Err(no_namespaces(&error)),
         },
+    };
+    let made = match (made, &cgroup) {
+        (Err(error), Some(cgroup)) => {
+            cgroup.end()?;
+            return Err(error);
+        }
+        (made, _) => made?,
     };
     let Made::Supervisor { child, identity } = made else {
         // The far ends: were they open here too, a death at the other side would go unseen.
-        drop((channel, network_to, serving, layers, options.namespace));
+        drop((channel, network_to, serving, layers, options.namespace, wanted));
         child::run(sandbox, inherited)
     };
     drop(options.namespace);
@@ -119,6 +137,10 @@ pub fn launch(sandbox: &Sandbox, options: Options<'_>) -> Result<i32> {
     let of = identity.as_ref().unwrap_or(&child.pidfd).as_fd();
     let network = network_to.map(|to| network::make_beside(of, to)).transpose();
     drop(identity);
+    // After the last fork: what this process makes while the manager moves it would stand in the way
+    // of controllers, as would a server in the cgroup of its first box.
+    let own_server = server.as_ref().ok().and_then(Option::as_ref).and_then(Server::own);
+    let coming = wanted.map(|wanted| wanted.ask(child.pid.as_raw(), own_server)).transpose();
     // The child had to be dumpable when it was made, to write its own id maps.
     process::set_undumpable().during("make undumpable", "the supervisor")?;
     // The box's end must be the box's alone, or its end would never be seen.
@@ -138,12 +160,16 @@ pub fn launch(sandbox: &Sandbox, options: Options<'_>) -> Result<i32> {
         timeout: sandbox.timeout,
         timed_out: false,
         outcome: None,
+        cgroup,
+        coming: None,
+        entry: options.entry,
     };
     process::trim_heap();
     // Both are the supervisor's to end, whatever became of the other.
     let failed = [
         network.map(|network| supervisor.network = network).err(),
         server.map(|server| supervisor.server = server).err(),
+        coming.map(|coming| supervisor.coming = coming).err(),
     ];
     let result = match failed.into_iter().flatten().next() {
         None => supervisor.run(),
@@ -188,66 +214,8 @@ impl Serving {
     }
 }
 
-/// All but the network's, which is made beside. The kernel makes the user namespace first, so that
-/// it owns the others (clone(2)).
-pub(super) const NAMESPACES: u64 = (libc::CLONE_NEWUSER
-    | libc::CLONE_NEWNS
-    | libc::CLONE_NEWPID
-    | libc::CLONE_NEWIPC
-    | libc::CLONE_NEWUTS
-    | libc::CLONE_NEWCGROUP)
-    .cast_unsigned() as u64;
-
-pub(super) fn no_namespaces(error: &std::io::Error) -> Error {
-    let failed = Error::os("make", "the box's namespaces", error);
-    let cause = match error.raw_os_error() {
-        // strerror's "No space left on device" would send people to their disks.
-        Some(libc::ENOSPC | libc::EUSERS) => {
-            "user namespaces are used up or forbidden: see /proc/sys/user/max_user_namespaces"
-        }
-        Some(libc::EPERM | libc::EACCES) => "the system forbids unprivileged user namespaces",
-        Some(libc::EAGAIN) => "too many processes: see `ulimit -u`",
-        _ => return failed,
-    };
-    failed.hint(cause).hint("`casemate doctor` tries each step and names what to change")
-}
-
-/// Signals that are passed on to the program. SIGTTIN and SIGTTOU keep their meaning for casemate
-/// itself, in the background of a shell; SIGPIPE and faults are its own.
-const FORWARDED: [Signal; 10] = [
-    Signal::SIGHUP,
-    Signal::SIGINT,
-    Signal::SIGQUIT,
-    Signal::SIGTERM,
-    Signal::SIGUSR1,
-    Signal::SIGUSR2,
-    Signal::SIGALRM,
-    Signal::SIGTSTP,
-    Signal::SIGCONT,
-    Signal::SIGWINCH,
-];
-
-fn block_signals() -> Result<SignalFd> {
-    let mut set = SigSet::empty();
-    for signal in FORWARDED {
-        set.add(signal);
-    }
-    set.thread_block().during("block", "signals")?;
-    SignalFd::with_flags(&set, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)
-        .during("make", "a signal descriptor")
-}
-
-/// A timer that continues this process at a time; gone when dropped.
-fn wake_at(deadline: Instant) -> Result<Timer> {
-    let event = SigevNotify::SigevSignal { signal: Signal::SIGCONT, si_value: 0 };
-    let mut timer =
-        Timer::new(ClockId::CLOCK_MONOTONIC, SigEvent::new(event)).during("make", "a timer")?;
-    let left = deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
-    timer
-        .set(Expiration::OneShot(TimeSpec::from_duration(left)), TimerSetTimeFlags::empty())
-        .during("set", "a timer")?;
-    Ok(timer)
-}
+/// The exit code of a program that the kernel killed.
+const OUT_OF_MEMORY: i32 = 128 + libc::SIGKILL;
 
 /// How long a box that was asked to end by SIGTERM, at its timeout, has before it is killed.
 const GRACE: Duration = Duration::from_secs(2);
@@ -270,24 +238,31 @@ struct Supervisor {
     timeout: Option<u64>,
     timed_out: bool,
     outcome: Option<Result<i32>>,
+    cgroup: Option<Cgroup>,
+    /// The scope, until it stands.
+    coming: Option<Coming>,
+    entry: Option<Entry>,
 }
 
 impl Supervisor {
     /// Serves the box until its first process has ended, which ends every other.
     fn run(&mut self) -> Result<Result<i32>> {
         loop {
-            let timeout = match self.deadline {
-                Some(deadline) => {
-                    let left = deadline.saturating_duration_since(Instant::now());
-                    // Rounded up, so that the deadline has passed when poll returns.
-                    PollTimeout::try_from(left + Duration::from_millis(1))
-                        .unwrap_or(PollTimeout::MAX)
-                }
-                None => PollTimeout::NONE,
-            };
-            let ready = self.wait(timeout)?;
+            let deadlines = [self.deadline, self.coming.as_ref().map(Coming::deadline)];
+            let ready = self.wait(signals::until(deadlines.into_iter().flatten().min()))?;
             if ready.signal {
                 self.take_signals()?;
+            }
+            if self.coming.is_some() {
+                // The box waits for the scope, and a manager that hangs must not keep a box that is
+                // to end.
+                let ending = self.pending.iter().find(|signal| signals::ENDING.contains(signal));
+                if let Some(signal) = ending.filter(|_| !self.timed_out) {
+                    return Ok(Ok(128 + signal));
+                }
+                if let Err(error) = self.take_scope() {
+                    return self.explain(error);
+                }
             }
             if ready.channel {
                 self.take_message()?;
@@ -315,6 +290,34 @@ impl Supervisor {
         }
     }
 
+    /// Has the box go on where it is in its scope by now.
+    fn take_scope(&mut self) -> Result<()> {
+        let Some(coming) = &mut self.coming else { return Ok(()) };
+        let Some(cgroup) = coming.advance()? else { return Ok(()) };
+        self.coming = None;
+        if let Some(entry) = &self.entry {
+            entry.placed(&Place::of(&cgroup))?;
+        }
+        self.cgroup = Some(cgroup);
+        match &self.channel {
+            Some(channel) => channel.send(&Message::Placed, None),
+            None => Ok(()),
+        }
+    }
+
+    /// A box that failed by itself cannot be put anywhere; then that is the reason.
+    fn explain(&mut self, error: Error) -> Result<Result<i32>> {
+        // What it said is there by its end; a box that lives says no more.
+        let _ended_already = clone::send_signal(&self.child.pidfd, libc::SIGKILL);
+        while self.channel.is_some() {
+            self.take_message()?;
+        }
+        match self.outcome.take() {
+            Some(Err(reason)) => Ok(Err(reason)),
+            _ => Err(error),
+        }
+    }
+
     fn wait(&self, timeout: PollTimeout) -> Result<Ready> {
         let mut fds = vec![
             PollFd::new(self.signals.as_fd(), PollFlags::POLLIN),
@@ -331,6 +334,9 @@ impl Supervisor {
         let serving = self.server.as_ref().and_then(Server::fd);
         if let Some(end) = serving {
             fds.push(PollFd::new(end, PollFlags::POLLIN));
+        }
+        if let Some(coming) = &self.coming {
+            fds.push(PollFd::new(coming.fd(), PollFlags::POLLIN));
         }
         let first = fds.len();
         if let Some(relay) = &self.relay {
@@ -407,6 +413,9 @@ impl Supervisor {
             }
             Some((Message::Terminal, Some(master))) => self.relay = Some(Relay::start(master)?),
             Some((Message::Started, Some(program))) => {
+                if let Some(entry) = &self.entry {
+                    entry.started(&program)?;
+                }
                 self.program = Some(program);
                 for signal in std::mem::take(&mut self.pending) {
                     self.send(signal)?;
@@ -450,7 +459,7 @@ impl Supervisor {
         }
         // Whoever stops does not see the time go by: the kernel wakes us when it is over.
         let alarm = match self.deadline {
-            Some(deadline) => Some(wake_at(deadline)?),
+            Some(deadline) => Some(signals::wake_at(deadline)?),
             None => None,
         };
         raise(Signal::SIGSTOP).during("stop", "casemate")?;
@@ -521,6 +530,17 @@ impl Supervisor {
             return Ok(Err(Error::new(format!("timeout: the box was ended after {seconds} s"))
                 .exit(Exit::TimedOut)));
         }
+        let killed = match (&self.outcome, status) {
+            (Some(Ok(code)), _) => *code == OUT_OF_MEMORY,
+            (Some(Err(_)), _) => false,
+            (None, change) => change == Change::Killed(libc::SIGKILL),
+        };
+        if killed
+            && let Some(cgroup) = &self.cgroup
+            && let Some(found) = cgroup.out_of_memory()?
+        {
+            return Ok(Err(found.into_error()));
+        }
         Ok(match (self.outcome.take(), status) {
             (Some(outcome), _) => outcome,
             (None, Change::Killed(signal)) => {
@@ -551,13 +571,16 @@ impl Supervisor {
             Err(error) if error.raw_os_error() == Some(libc::ECHILD) => {}
             done => done.map(drop).during("wait for", "the box")?,
         }
+        // Nothing of the box is left in it, whatever became of its first process.
+        let ended = self.cgroup.take().map_or(Ok(()), |cgroup| cgroup.end());
+        drop(self.entry.take());
         if let Some(mut relay) = self.relay.take() {
             // A reader that is stuck must not outlast the time, nor a signal to casemate.
             let drained = relay.drain(self.signals.as_fd(), self.timed_out);
             relay.restore();
             drained?;
         }
-        Ok(())
+        ended
     }
 }
 

@@ -2,11 +2,14 @@
 //! that could raise privileges.
 
 use std::borrow::Cow;
+use std::ffi::OsStr;
+use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use crate::error::{During, Error, Result};
 use crate::sandbox::{Mount, Sandbox, What};
+use crate::sys::fs::{self, Resolve};
 
 /// Reads the box's own mount table and compares it with the plan.
 pub(super) fn mounts(sandbox: &Sandbox) -> Result<()> {
@@ -93,10 +96,23 @@ fn check(line: &Line<'_>, planned: &[&Mount], root_is_writable: bool) -> Result<
         Some(_) => true,
         None => root_is_writable || *line.target != *b"/",
     };
-    if !writable && !line.has("ro") {
+    if !writable && !line.has("ro") && !is_covered(line) {
         return wrong("writable");
     }
     Ok(())
+}
+
+/// Whether its place leads to another mount, which was put over it or over what it is on: a grant
+/// brings the mounts below it along, and what protects one of them lies over it.
+fn is_covered(line: &Line<'_>) -> bool {
+    let path = Path::new(OsStr::from_bytes(&line.target));
+    let Ok(top) = fs::openat2(fs::cwd(), path, libc::O_PATH, 0, Resolve::NoSymlinks) else {
+        return false;
+    };
+    let info = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", top.as_raw_fd()));
+    let info = info.unwrap_or_default();
+    let id = info.lines().find_map(|line| line.strip_prefix("mnt_id:"));
+    id.is_some_and(|id| id.trim().as_bytes() != line.id)
 }
 
 /// Whether one path is the other or lies below it, both without `.` and doubled slashes.
@@ -106,20 +122,22 @@ fn lies_in(path: &[u8], directory: &[u8]) -> bool {
 
 /// A line of mountinfo (proc_pid_mountinfo(5)), as far as it matters here.
 struct Line<'a> {
+    id: &'a [u8],
     target: Cow<'a, [u8]>,
     options: &'a [u8],
 }
 
 impl<'a> Line<'a> {
     fn parse(line: &'a [u8]) -> Option<Line<'a>> {
-        let mut fields = line.split(|byte| *byte == b' ').skip(4);
-        let (target, options) = (fields.next()?, fields.next()?);
+        let mut fields = line.split(|byte| *byte == b' ');
+        let id = fields.next()?;
+        let (target, options) = (fields.nth(3)?, fields.next()?);
         let target = if target.contains(&b'\\') {
             Cow::Owned(unescape(target))
         } else {
             Cow::Borrowed(target)
         };
-        Some(Line { target, options })
+        Some(Line { id, target, options })
     }
 
     fn has(&self, option: &str) -> bool {
@@ -159,6 +177,7 @@ mod tests {
     fn lines_are_read_with_their_escapes() {
         let line = Line::parse(b"22 1 0:5 / /a\\040b\\134c ro,nosuid - tmpfs t rw").unwrap();
         assert_eq!(*line.target, *b"/a b\\c");
+        assert_eq!(line.id, b"22");
         assert!(lies_in(b"/a/b", b"/a") && lies_in(b"/a", b"/a") && !lies_in(b"/ab", b"/a"));
         assert!(line.has("ro") && line.has("nosuid") && !line.has("rw"));
         assert!(Line::parse(b"").is_none());

@@ -6,7 +6,8 @@ use std::path::{Component, Path, PathBuf};
 
 use toml::{Table, Value};
 
-use super::{Pattern, Profile};
+use super::show::UNLIMITED;
+use super::{CpuSet, Pattern, Profile};
 
 /// What a difference does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
@@ -53,6 +54,7 @@ impl Profile {
                 "description" | "commands" | "extends" => {}
                 "files.read" | "files.write" | "files.overlay" | "files.hide" => {}
                 "environment.keep" => found.patterns(self, other),
+                "limits.swap" => found.swap(&ours, &theirs),
                 _ if a == b => {}
                 _ => found.compare(&key, a, b),
             }
@@ -86,7 +88,11 @@ enum Kind {
     Refuses,
     /// A number that is an upper bound; nothing said is none.
     Bound,
-    /// A table of such numbers.
+    /// A number that is a share; nothing said is that of others.
+    Share,
+    /// A list of processors; nothing said is all.
+    Processors,
+    /// A table of upper bounds.
     Bounds,
     /// A list of what is allowed, without which all is.
     Ports,
@@ -122,8 +128,9 @@ fn kind(key: &str) -> Kind {
         "seccomp.base" => Kind::Steps(&["strict", "default", "none"]),
         "limits.rlimits" => Kind::Bounds,
         "root.scratch-size" | "limits.timeout" | "limits.memory" | "limits.memory-high"
-        | "limits.swap" | "limits.processes" | "limits.cpus" | "limits.cpu-weight"
-        | "limits.io-weight" => Kind::Bound,
+        | "limits.processes" | "limits.cpus" => Kind::Bound,
+        "limits.cpu-weight" | "limits.io-weight" => Kind::Share,
+        "limits.cpuset" => Kind::Processors,
         "identity.hostname" | "program.terminal" => Kind::Harmless,
         _ => Kind::Any,
     }
@@ -151,6 +158,23 @@ impl Found {
             }
             Kind::Ports => self.add(by(Some(b.is_none())), key, change),
             Kind::Bound => self.add(by(bound(a, b)), key, change),
+            Kind::Share => {
+                let share = |value: Option<&Value>| value.map_or(Some(100), Value::as_integer);
+                let wider = match (share(a), share(b)) {
+                    (Some(a), Some(b)) => (a != b).then_some(b > a),
+                    _ => Some(true),
+                };
+                self.add(by(wider), key, change);
+            }
+            Kind::Processors => {
+                let cpus = |value: Option<&Value>| value?.as_str()?.parse::<CpuSet>().ok();
+                let less = match (cpus(a), cpus(b)) {
+                    (None, Some(_)) => a.is_none(),
+                    (Some(a), Some(b)) => b.is_within(&a),
+                    _ => false,
+                };
+                self.add(by(Some(!less)), key, change);
+            }
             Kind::Bounds => self.bounds(key, a, b),
             Kind::Steps(words) => {
                 let step = |value: Option<&Value>| match value.and_then(Value::as_str) {
@@ -197,6 +221,34 @@ impl Found {
         for item in a.iter().filter(|item| !b.contains(item)) {
             self.add(less, key, format!("no {item}"));
         }
+    }
+
+    /// Swap alone is bounded where nothing is said: a limit of memory leaves none. And 0 is none
+    /// here, where it is no limit elsewhere.
+    fn swap(&mut self, ours: &Table, theirs: &Table) {
+        let key = "limits.swap";
+        let said = |table| value(table, key);
+        let effective = |table| match said(table) {
+            Some(swap) => Some(swap.clone()),
+            None => value(table, "limits.memory")
+                .filter(|memory| !is_unlimited(memory))
+                .map(|_| Value::Integer(0)),
+        };
+        let (a, b) = (effective(ours), effective(theirs));
+        let is_none = |swap: &Option<Value>| *swap == Some(Value::Integer(0));
+        let wider = match () {
+            () if a == b => None,
+            () if is_none(&b) => Some(false),
+            () if is_none(&a) => Some(true),
+            () => bound(a.as_ref(), b.as_ref()),
+        };
+        let effect = match wider {
+            Some(true) => Effect::Widens,
+            Some(false) => Effect::Narrows,
+            None if said(ours) == said(theirs) => return,
+            None => Effect::Differs,
+        };
+        self.add(effect, key, format!("{} (was {})", shown(b.as_ref()), shown(a.as_ref())));
     }
 
     /// Limits by name, each a soft and a hard one.
@@ -395,8 +447,7 @@ fn bound(a: Option<&Value>, b: Option<&Value>) -> Option<bool> {
         _ => None,
     };
     let percent = |value: &Value| value.as_str().is_some_and(|text| text.ends_with('%'));
-    // As podman's --timeout: 0 is none. Where it is the smallest of all, this errs to the safe side.
-    let none = |value: Option<&Value>| value.is_none_or(|value| number(value) == Some(0.0));
+    let none = |value: Option<&Value>| value.is_none_or(is_unlimited);
     match (a, b) {
         _ if none(a) && none(b) => None,
         (_, b) if none(b) => Some(true),
@@ -407,6 +458,17 @@ fn bound(a: Option<&Value>, b: Option<&Value>) -> Option<bool> {
             _ => Some(true),
         },
         _ => Some(true),
+    }
+}
+
+/// Whether a bound is none. As podman's --timeout: 0 is none. Where it is the smallest of all, this
+/// errs to the safe side.
+fn is_unlimited(value: &Value) -> bool {
+    match value {
+        Value::Integer(number) => *number == 0,
+        Value::Float(number) => *number == 0.0,
+        Value::String(text) => text == UNLIMITED,
+        _ => false,
     }
 }
 

@@ -46,6 +46,31 @@ fn more_widens_and_less_narrows() {
         ("[root]\nread-only = true", ""),
         ("[limits]\ntimeout = 5", ""),
         ("[limits]\ntimeout = 5", "[limits]\ntimeout = 50"),
+        ("[limits]\nmemory-high = \"1g\"", ""),
+        ("[limits]\nmemory-high = \"10%\"", "[limits]\nmemory-high = \"unlimited\""),
+        ("[limits]\nmemory = \"64m\"", "[limits]\nmemory = \"1g\""),
+        ("[limits]\nmemory = \"64m\"", "[limits]\nmemory = 0"),
+        ("[limits]\nmemory = \"64m\"", ""),
+        ("[limits]\nmemory = \"1g\"", "[limits]\nmemory = \"1g\"\nswap = \"1m\""),
+        ("[limits]\nmemory = \"1g\"", "[limits]\nmemory = \"1g\"\nswap = -1"),
+        ("[limits]\nswap = 0", ""),
+        ("[limits]\nswap = 0", "[limits]\nswap = \"1m\""),
+        ("[limits]\nswap = \"1m\"", ""),
+        ("[limits]\nswap = \"1m\"", "[limits]\nswap = \"2m\""),
+        ("[limits]\nprocesses = 5", ""),
+        ("[limits]\nprocesses = 5", "[limits]\nprocesses = 0"),
+        ("[limits]\nprocesses = 5", "[limits]\nprocesses = 50"),
+        ("[limits]\ncpus = 0.5", "[limits]\ncpus = 1"),
+        ("[limits]\ncpus = 2", "[limits]\ncpus = 2.5"),
+        ("[limits]\ncpus = 2", "[limits]\ncpus = 0"),
+        ("[limits]\ncpu-weight = 50", ""),
+        ("", "[limits]\ncpu-weight = 150"),
+        ("[limits]\nio-weight = 9", "[limits]\nio-weight = 10"),
+        ("[limits]\ncpuset = \"0-3\"", ""),
+        ("[limits]\ncpuset = \"1,3\"", "[limits]\ncpuset = \"0-3\""),
+        ("[limits]\nrequire = true", ""),
+        ("require = [\"limits\"]", ""),
+        ("", "may-degrade = [\"limits\"]"),
         ("[limits.rlimits]\nnofile = 5", "[limits.rlimits]\nnofile = \"5:6\""),
         ("[environment]\nkeep = [\"LC_ALL\"]", "[environment]\nkeep = [\"LC_*\"]"),
         ("[root]\nscratch-size = \"10%\"", "[root]\nscratch-size = \"20%\""),
@@ -63,11 +88,29 @@ fn what_cannot_be_compared_widens_both_ways() {
         ("[environment]\nset = { A = \"1\" }", "[environment]\nset = { A = \"2\" }"),
         ("[program]\nworkdir = \"/a\"", "[program]\nworkdir = \"/b\""),
         ("[root]\nscratch-size = \"10%\"", "[root]\nscratch-size = 1000000"),
+        ("[limits]\nmemory = \"1g\"\nswap = 0", "[limits]\nmemory = \"10%\"\nswap = 0"),
+        ("[limits]\ncpuset = \"0,1\"", "[limits]\ncpuset = \"1,2\""),
         ("[limits.rlimits]\ncore = 1", "[limits.rlimits]\ncore = 0"),
         ("[files]\nread = [\"/a\"]", "[files]\nread = [{ path = \"/b\", at = \"/a\" }]"),
     ] {
         assert_eq!(effect(a, b), [Effect::Widens], "{a} → {b}");
         assert_eq!(effect(b, a), [Effect::Widens], "{b} → {a}");
+    }
+}
+
+#[test]
+fn a_limit_that_is_said_may_be_what_it_is_anyway() {
+    for (a, b) in [
+        ("[limits]\nmemory = \"1g\"", "[limits]\nmemory = \"1g\"\nswap = 0"),
+        ("", "[limits]\nmemory = \"unlimited\""),
+        ("", "[limits]\nswap = \"unlimited\""),
+        ("", "[limits]\nprocesses = -1"),
+        ("[limits]\ncpus = 0", ""),
+        ("[limits]\nio-weight = 100", ""),
+        ("", "[limits]\nrequire = false"),
+    ] {
+        assert_eq!(effect(a, b), [Effect::Differs], "{a} → {b}");
+        assert_eq!(effect(b, a), [Effect::Differs], "{b} → {a}");
     }
 }
 

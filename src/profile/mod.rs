@@ -6,6 +6,7 @@
 //! Fields are `Option` where "not said" differs from any value, so that an overlay replaces exactly
 //! what it says; lists add up.
 
+mod amounts;
 mod compare;
 mod filters;
 mod grants;
@@ -26,6 +27,7 @@ use std::path::PathBuf;
 
 use serde::Deserialize;
 
+pub use amounts::{Amount, Count, CpuSet, Cpus, Weight};
 pub use compare::{Difference, Effect, Paths};
 pub use filters::{
     Bits, Comparison, ErrnoName, RuleAction, RuleArgument, SeccompBase, SeccompRule,
@@ -82,6 +84,18 @@ pub struct Profile {
     pub lsm: Lsm,
     /// `[desktop]`: display, sound, portals.
     pub desktop: Option<Reserved>,
+}
+
+impl Profile {
+    /// Whether the run may go without a control: it is listed, and required nowhere.
+    pub fn may_lose(&self, control: Control) -> bool {
+        self.may_degrade.contains(&control) && !self.require.contains(&control)
+    }
+
+    /// Whether limits of the box in total that can only be weaker are an error.
+    pub fn requires_limits(&self) -> bool {
+        self.limits.require == Some(true) || self.require.contains(&Control::Limits)
+    }
 }
 
 /// `[root]`
@@ -198,23 +212,23 @@ pub struct Limits {
     /// How long the box may run.
     pub timeout: Option<Duration>,
     /// Memory of the whole box.
-    pub memory: Option<Reserved>,
+    pub memory: Option<Amount>,
     /// Memory above which it is slowed down.
-    pub memory_high: Option<Reserved>,
+    pub memory_high: Option<Amount>,
     /// Swap of the whole box.
-    pub swap: Option<Reserved>,
+    pub swap: Option<Amount>,
     /// Processes and threads of the whole box.
-    pub processes: Option<Reserved>,
+    pub processes: Option<Count>,
     /// Processors.
-    pub cpus: Option<Reserved>,
+    pub cpus: Option<Cpus>,
     /// Share of the processors.
-    pub cpu_weight: Option<Reserved>,
+    pub cpu_weight: Option<Weight>,
     /// Share of the disks.
-    pub io_weight: Option<Reserved>,
+    pub io_weight: Option<Weight>,
     /// Which processors.
-    pub cpuset: Option<Reserved>,
+    pub cpuset: Option<CpuSet>,
     /// Whether limits that can only be weaker are an error.
-    pub require: Option<Reserved>,
+    pub require: Option<bool>,
 }
 
 /// `[capabilities]`

@@ -58,7 +58,6 @@ mod tests {
     #[test]
     fn a_reserved_key_is_refused_not_ignored() {
         for text in [
-            "[limits]\nmemory = \"512m\"",
             "[network]\nallow = [\"example.org\"]",
             "[desktop]\nwayland = true",
             "[landlock]\nx = 1",

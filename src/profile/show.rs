@@ -6,9 +6,10 @@ use toml::{Table, Value};
 
 use super::protected::Protected;
 use super::{
-    Capability, CommandName, Control, Duration, EnvName, EnvValue, Grant, HostPath, Hostname, Id,
-    Ids, NetworkMode, Overlay, Pattern, Port, Profile, Pull, Reserved, ResourceLimit, RuleArgument,
-    Scratch, SeccompBase, SeccompRule, SecurityLabel, Size, Terminal, TmpfsGrant, UserSpec, Word,
+    Amount, Capability, CommandName, Control, Count, CpuSet, Cpus, Duration, EnvName, EnvValue,
+    Grant, HostPath, Hostname, Id, Ids, NetworkMode, Overlay, Pattern, Port, Profile, Pull,
+    Reserved, ResourceLimit, RuleArgument, Scratch, SeccompBase, SeccompRule, SecurityLabel, Size,
+    Terminal, TmpfsGrant, UserSpec, Weight, Word,
 };
 use crate::image::Reference;
 use crate::text::plain;
@@ -120,6 +121,9 @@ fn ports(list: &Option<Vec<Port>>) -> Option<Value> {
     Some(Value::Array(list.iter().map(|port| Value::Integer(port.0.into())).collect()))
 }
 
+/// No limit.
+pub(super) const UNLIMITED: &str = "unlimited";
+
 /// A value of the language as TOML; `None` where nothing was said.
 pub(super) trait Show {
     fn show(&self) -> Option<Value>;
@@ -180,6 +184,7 @@ as_text! {
     Capability: |capability| capability.to_string().trim_start_matches("CAP_").to_ascii_lowercase();
     CommandName: |name| name.0.clone();
     Control: |control| control.word().to_owned();
+    CpuSet: |cpus| cpus.to_string();
     Hostname: |name| name.0.clone();
     Ids: |ids| match ids {
         Ids::Auto => "auto".to_owned(),
@@ -248,9 +253,40 @@ impl Show for Size {
     }
 }
 
+impl Show for Amount {
+    fn show(&self) -> Option<Value> {
+        match self {
+            Amount::Unlimited => UNLIMITED.to_owned().show(),
+            Amount::Size(size) => size.show(),
+        }
+    }
+}
+
+impl Show for Count {
+    fn show(&self) -> Option<Value> {
+        self.0.map_or_else(|| UNLIMITED.to_owned().show(), |count| count.show())
+    }
+}
+
+impl Show for Cpus {
+    fn show(&self) -> Option<Value> {
+        if self.0.is_multiple_of(1000) {
+            return (self.0 / 1000).show();
+        }
+        // Three decimals read back as the same.
+        self.to_string().parse().ok().map(Value::Float)
+    }
+}
+
+impl Show for Weight {
+    fn show(&self) -> Option<Value> {
+        u64::from(self.0).show()
+    }
+}
+
 impl Show for ResourceLimit {
     fn show(&self) -> Option<Value> {
-        let word = |limit: Option<u64>| limit.map_or("unlimited".to_owned(), |n| n.to_string());
+        let word = |limit: Option<u64>| limit.map_or(UNLIMITED.to_owned(), |n| n.to_string());
         format!("{}:{}", word(self.soft), word(self.hard)).show()
     }
 }
@@ -400,6 +436,15 @@ set = { B = "1" }
 [limits]
 timeout = "5m"
 rlimits = { nofile = "1:unlimited" }
+memory = "2g"
+memory-high = "50%"
+swap = "unlimited"
+processes = 0
+cpus = 65.537
+cpu-weight = 50
+io-weight = 200
+cpuset = "3,0-1"
+require = true
 [capabilities]
 keep = ["NET_RAW"]
 [seccomp]
@@ -416,6 +461,9 @@ args = [{ index = 1, value = 0x5412, op = "==", mask = "0xffffffffffffffff" }]
         let again = toml::to_string(&first).unwrap();
         assert_eq!(parse("p", &again).unwrap().profile.to_table(), first, "{again}");
         assert_eq!(first["limits"]["timeout"], Value::Integer(300));
+        assert_eq!(first["limits"]["processes"], Value::String("unlimited".to_owned()));
+        assert_eq!(first["limits"]["cpus"], Value::Float(65.537));
+        assert_eq!(first["limits"]["cpuset"], Value::String("0-1,3".to_owned()));
         assert!(Profile::default().to_table().is_empty());
     }
 }

@@ -8,6 +8,7 @@ use std::str::FromStr;
 use serde::de::{self, Deserializer, IgnoredAny};
 use serde::{Deserialize, Serialize};
 
+use super::amounts::{Amount, Count, CpuSet, Cpus, Weight};
 use super::filters::{Bits, Comparison, ErrnoName, RuleAction, SeccompBase};
 use super::ids::Ids;
 use super::names::{CommandName, Port, SecurityLabel};
@@ -49,6 +50,13 @@ impl<T, F: FnOnce(&str) -> Result<T, String>> de::Visitor<'_> for Text<F> {
         }
         Err(E::invalid_type(de::Unexpected::Signed(value), &self))
     }
+
+    fn visit_f64<E: de::Error>(self, value: f64) -> Result<T, E> {
+        if self.1 {
+            return self.visit_str(&value.to_string());
+        }
+        Err(E::invalid_type(de::Unexpected::Float(value), &self))
+    }
 }
 
 /// An image's name.
@@ -73,9 +81,13 @@ macro_rules! from_text {
 }
 
 from_text! {
+    Amount: "an amount (1048576, \"512m\", \"50%\", \"unlimited\")" or number;
     Capability: "the name of a capability";
     CommandName: "the name of a program";
     Control: "the name of a control";
+    Count: "a number, or \"unlimited\"" or number;
+    CpuSet: "a list of processors (\"0-3,6\")" or number;
+    Cpus: "a number of processors (2, 0.5)" or number;
     EnvName: "the name of an environment variable";
     EnvValue: "text";
     Hostname: "a host name";
@@ -97,6 +109,7 @@ from_text! {
     Terminal: "a word";
     UserSpec: "a user: a number or \"name[:group]\"" or number;
     Duration: "a time span (30, \"30s\", \"5m\", \"2h\", \"30d\")" or number;
+    Weight: "a weight from 1 to 10000" or number;
     Size: "a size (1048576, \"512m\", \"2GiB\", \"50%\")" or number;
     ResourceLimit: "a limit (1024, \"1024:4096\", \"unlimited\")" or number;
 }
@@ -214,6 +227,8 @@ words! {
         Lsm = "lsm",
         /// Many ids; what is left is one, with changes of owner that succeed without effect.
         Ids = "ids",
+        /// Limits of the box in total whose controllers are not delegated to the user.
+        Limits = "limits",
     }
 }
 

@@ -62,6 +62,13 @@ pub fn text(sandbox: &Sandbox) -> String {
             NetworkMode::Host => "host: everything that you can reach",
         },
     );
+    if let Some(cgroup) = &sandbox.cgroup {
+        page.section("limits");
+        page.line("cgroup", &format!("{}: {}", cgroup.place.describe(), cgroup.why));
+        for (key, value) in cgroup.limits.describe() {
+            page.line(key, &value);
+        }
+    }
     page.section("confinement");
     confinement(&mut page, sandbox);
     if !sandbox.degraded.is_empty() {

@@ -12,6 +12,7 @@ use serde::Serialize;
 
 pub use resolve::{DEFAULT_PATH, ImageInput, Inputs, Own, filter, resolve};
 
+use crate::cgroup;
 use crate::confine::landlock::Rules;
 use crate::confine::lsm::Labels;
 use crate::confine::rlimits::Rlimit;
@@ -47,6 +48,8 @@ pub struct Sandbox {
     pub network: NetworkMode,
     /// How much each process may use.
     pub rlimits: Vec<Rlimit>,
+    /// The box's own cgroup with what it may use in total; `None` where nothing asks for one.
+    pub cgroup: Option<cgroup::Plan>,
     /// Seconds until the box is ended.
     pub timeout: Option<u64>,
     /// What it keeps, inside its own user namespace.
@@ -65,6 +68,13 @@ pub struct Sandbox {
     pub degraded: Vec<Degraded>,
     /// What the user should know and may want to change.
     pub notes: Vec<String>,
+}
+
+impl Sandbox {
+    /// Whether its cgroup is a scope, which the manager makes while the box is being made.
+    pub fn has_scope(&self) -> bool {
+        self.cgroup.as_ref().is_some_and(|plan| plan.place == cgroup::Where::Scope)
+    }
 }
 
 /// What runs.

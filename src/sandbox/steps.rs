@@ -21,6 +21,10 @@ pub enum Step<'a> {
     /// Become the root of the box's range of ids: what is made from here on is that one's. Behind
     /// the search for the host's files, which is by the user's own rights.
     BecomeRoot,
+    /// Wait until the manager has put this process into the scope, and make that the root of the
+    /// cgroups that are seen. As late as can be: the manager works meanwhile. With many ids behind
+    /// the search for the host's files, since it moves only processes of the user's own.
+    JoinScope,
     /// The box's own memory: one tmpfs for the writable layer, /tmp, /run, the home, /dev.
     Memory(Size),
     /// Mount what the overlay's server shows, and hand it the device. It answers while this process
@@ -58,7 +62,11 @@ pub fn steps(sandbox: &Sandbox) -> Vec<Step<'_>> {
     }
     steps.push(Step::PrivatePropagation);
     steps.push(Step::FindSources);
-    if sandbox.identity.has_many() {
+    let has_many = sandbox.identity.has_many();
+    if has_many {
+        if sandbox.has_scope() {
+            steps.push(Step::JoinScope);
+        }
         steps.push(Step::BecomeRoot);
     }
     steps.push(Step::Memory(sandbox.memory));
@@ -82,5 +90,8 @@ pub fn steps(sandbox: &Sandbox) -> Vec<Step<'_>> {
         steps.push(Step::JoinNetwork);
     }
     steps.push(Step::Hostname(&sandbox.hostname));
+    if !has_many && sandbox.has_scope() {
+        steps.push(Step::JoinScope);
+    }
     steps
 }

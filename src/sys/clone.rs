@@ -35,6 +35,15 @@ pub fn thread_count() -> io::Result<usize> {
 /// sound in the child. The child gets SIGCHLD as its exit signal; with `CLONE_PARENT` it has that of
 /// the caller (clone(2)), and is a child of the caller's parent.
 pub fn clone3(flags: u64) -> io::Result<Forked> {
+    clone3_into(flags, None)
+}
+
+/// The `libc` crate's constant overflows its type.
+const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
+
+/// As [`clone3`]; the child is born in this cgroup (`CLONE_INTO_CGROUP`, Linux 5.7), so that it is
+/// never without the limits there.
+pub fn clone3_into(flags: u64, cgroup: Option<BorrowedFd<'_>>) -> io::Result<Forked> {
     let mut pidfd: i32 = -1;
     // SAFETY: clone_args is a plain structure for which all zeroes is a valid value.
     let mut args: libc::clone_args = unsafe { std::mem::zeroed() };
@@ -42,6 +51,10 @@ pub fn clone3(flags: u64) -> io::Result<Forked> {
     args.pidfd = (&raw mut pidfd) as u64;
     if flags & libc::CLONE_PARENT as u64 == 0 {
         args.exit_signal = libc::SIGCHLD as u64;
+    }
+    if let Some(cgroup) = cgroup {
+        args.flags |= CLONE_INTO_CGROUP;
+        args.cgroup = cgroup.as_raw_fd().cast_unsigned().into();
     }
     // SAFETY: `args` is live and of the size passed. No CLONE_VM: the child has its own memory and
     // the caller is single-threaded, so that it may go on as after fork(2).
@@ -217,7 +230,6 @@ pub fn fork() -> io::Result<Forked> {
         return Ok(Forked::Child);
     }
     // The number cannot come to mean another process: nobody has waited for this one.
-    // SAFETY: a plain system call.
-    let pidfd = super::check_fd(unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) })?;
-    Ok(Forked::Parent(Child { pid: Pid::from_raw(pid), pidfd }))
+    let pid = Pid::from_raw(pid);
+    Ok(Forked::Parent(Child { pid, pidfd: open_process(pid.as_raw())? }))
 }

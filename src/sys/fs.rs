@@ -279,6 +279,12 @@ pub fn adopt(raw: i32) -> OwnedFd {
     own(raw)
 }
 
+/// Whether a path is on the unified hierarchy of cgroups (statfs(2)).
+pub fn is_cgroup2(path: impl AsRef<Path>) -> bool {
+    use nix::sys::statfs::{CGROUP2_SUPER_MAGIC, statfs};
+    statfs(path.as_ref()).is_ok_and(|found| found.filesystem_type() == CGROUP2_SUPER_MAGIC)
+}
+
 /// Whether a descriptor was opened with `O_PATH`.
 pub fn is_path_only(fd: impl AsFd) -> io::Result<bool> {
     let flags = nix::fcntl::fcntl(fd.as_fd(), nix::fcntl::FcntlArg::F_GETFL)?;

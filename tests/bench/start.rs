@@ -47,6 +47,22 @@ fn contenders(debian: &str) -> Vec<Contender> {
             ],
         ),
         contender("casemate, host root", 1, &[&casemate, "run", "--", "/bin/true"]),
+        // Not measured where the user has no manager.
+        contender(
+            "casemate, host root, scope",
+            1,
+            &[
+                "env",
+                &format!("XDG_RUNTIME_DIR=/run/user/{}", user().uid),
+                &casemate,
+                "run",
+                "--require-limits",
+                "--memory",
+                "1g",
+                "--",
+                "/bin/true",
+            ],
+        ),
         contender(
             "casemate, image root",
             1,

@@ -18,8 +18,9 @@ use super::user::{is_root, user};
 /// How long a command may take unless the test says otherwise.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// How many times as long a command may take: CASEMATE_TEST_SLOWNESS, for an emulated machine.
-fn slowness() -> u32 {
+/// How many times as long a command may take: CASEMATE_TEST_SLOWNESS, for an emulated machine. What is
+/// done very often elsewhere is done so many times less often there.
+pub fn slowness() -> u32 {
     std::env::var("CASEMATE_TEST_SLOWNESS").ok().and_then(|times| times.parse().ok()).unwrap_or(1)
 }
 

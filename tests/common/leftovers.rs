@@ -104,6 +104,19 @@ fn traces(user: &User) -> BTreeSet<String> {
         files(Path::new(place), user, 1, &mut traces);
     }
     files(&user.runtime(), user, 8, &mut traces);
+    // The list of the boxes that run stays, and so does the lock of the shared servers: what all boxes
+    // lock must be one file, in a directory that no box can make. In the list, what no process holds
+    // goes with the next look.
+    let ours = user.runtime().join("casemate");
+    let boxes = ours.join("boxes");
+    for stays in [&ours, &boxes, &ours.join("overlay"), &ours.join("overlay/lock")] {
+        traces.remove(&format!("file {}", stays.display()));
+    }
+    for entry in fs::read_dir(boxes).into_iter().flatten().flatten() {
+        if !is_held(&entry.path()) {
+            traces.remove(&format!("file {}", entry.path().display()));
+        }
+    }
     files(&user.data().join("casemate/store/staging"), user, 1, &mut traces);
     files(&user.data().join("casemate/boxes"), user, 1, &mut traces);
     cgroups(Path::new("/sys/fs/cgroup"), user, &mut traces);
@@ -112,6 +125,20 @@ fn traces(user: &User) -> BTreeSet<String> {
         traces.remove(&format!("file {}", user.runtime().join(stays).display()));
     }
     traces
+}
+
+/// Whether a process has the file locked (fcntl(2), F_GETLK).
+fn is_held(path: &Path) -> bool {
+    let Ok(file) = fs::File::open(path) else { return false };
+    let mut lock = nix::libc::flock {
+        l_type: nix::libc::F_RDLCK as i16,
+        l_whence: nix::libc::SEEK_SET as i16,
+        l_start: 0,
+        l_len: 0,
+        l_pid: 0,
+    };
+    nix::fcntl::fcntl(&file, nix::fcntl::FcntlArg::F_GETLK(&mut lock)).unwrap();
+    lock.l_type != nix::libc::F_UNLCK as i16
 }
 
 /// Processes that run under the user's id or in a user namespace of the user's. When the suite runs as

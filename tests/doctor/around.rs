@@ -2,8 +2,8 @@
 
 use std::path::PathBuf;
 
-use crate::Report;
 use crate::common::{Run, casemate, control, user};
+use crate::{Report, doctor};
 
 #[test]
 fn a_box_of_its_own() {
@@ -42,4 +42,12 @@ fn firejail() {
     let strict = ["--seccomp", "--restrict-namespaces"];
     inside(&strict).has("firejail", "fatal", "user-namespace");
     inside(&[]).has("firejail", "fatal", "proc");
+}
+
+#[test]
+fn limits_that_only_each_process_has_are_told() {
+    let away = ["XDG_RUNTIME_DIR", "DBUS_SESSION_BUS_ADDRESS"];
+    let report = Report::of(away.iter().fold(doctor(), |run, name| run.without_env(name)));
+    assert_eq!(report.finding("cgroups")["level"], "note");
+    assert_eq!(report.0["limits"][0]["works"], false);
 }

@@ -8,6 +8,7 @@
 mod common;
 
 mod apparmor;
+mod cgroup;
 mod ids;
 mod system;
 

@@ -66,3 +66,39 @@ fn a_projects_profile_cannot_grant_by_a_link_or_through_the_trust_of_another() {
         assert!(output.err().contains("belongs to somebody else"), "{}", output.err());
     }
 }
+
+#[test]
+fn a_projects_profile_lowers_limits_and_does_not_raise_them() {
+    let place = Place::new();
+    let inner = place.space.directory("project");
+    let limits = "memory = \"1g\"\nprocesses = 100\ncpus = 1.5\ncpuset = \"0-3\"";
+    place.profile("build", &format!("[limits]\n{limits}"));
+    let explain = |text: &str| {
+        place.space.file("project/.casemate.toml", format!("[limits]\n{text}"));
+        place.casemate(&["explain", "-p", "build", "true"]).directory(&inner).output()
+    };
+    for less in [
+        "memory = \"512m\"",
+        "processes = 5",
+        "cpus = 1",
+        "cpu-weight = 50",
+        "cpuset = \"1-2\"",
+        "memory-high = \"10%\"",
+    ] {
+        explain(less).succeeds();
+    }
+    for more in [
+        "memory = \"2g\"",
+        "memory = \"unlimited\"",
+        "swap = \"1m\"",
+        "processes = 0",
+        "cpus = 2",
+        "cpu-weight = 1000",
+        "cpuset = \"3-4\"",
+    ] {
+        let refused = explain(more).fails(125);
+        let key = more.split(' ').next().unwrap();
+        assert!(refused.err().contains(&format!("limits.{key} ")), "{more}: {}", refused.err());
+        assert!(refused.err().contains("not trusted"), "{more}: {}", refused.err());
+    }
+}

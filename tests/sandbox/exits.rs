@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use crate::common::command::slowness;
 use crate::common::{Image, Leftovers, Run, casemate, image};
 
 fn shell(script: &str) -> crate::common::Run {
@@ -85,7 +86,7 @@ fn without_a_command_the_images_own_is_run() {
 #[test]
 fn fifty_boxes_leave_nothing() {
     let watch = Leftovers::watch();
-    for _ in 0..50 {
+    for _ in 0..50 / slowness() {
         casemate(["run", "--", "true"]).output().succeeds();
     }
     watch.none();

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
+use crate::common::command::slowness;
 use crate::common::{Image, Leftovers, Run, Running, casemate, image, require_root, user};
 
 /// The modes that have a server.
@@ -276,7 +277,7 @@ fn fifty_boxes_have_one_server_which_ends_with_the_last() {
         return;
     }
     let watch = Leftovers::watch();
-    let boxes: Vec<Running> = (0..50)
+    let boxes: Vec<Running> = (0..50 / slowness())
         .map(|_| served("hybrid", &[], "echo up; read go; md5sum /srv/second/file").open_stdin())
         .map(Run::spawn)
         .collect();

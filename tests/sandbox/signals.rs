@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 
+use crate::common::command::slowness;
 use crate::common::{Image, Leftovers, casemate, image};
 
 #[test]
@@ -49,9 +50,11 @@ fn killing_casemate_at_any_moment_leaves_nothing() {
     let watch = Leftovers::watch();
     let script = "trap '' TERM HUP INT; sleep 60 & (setsid sleep 60 &); sleep 60";
     // The moments walk from the first system call to long after the program runs.
-    for round in 0..50_u64 {
+    for round in (0..50_u64).step_by(slowness() as usize) {
         let moment = Duration::from_micros(round * round * 12 + (round * 7919) % 400);
-        let root: &[&str] = if round % 2 == 0 { &[] } else { &["--image", &name] };
+        let moment = moment * slowness().pow(2);
+        let root: &[&str] =
+            if round / u64::from(slowness()) % 2 == 0 { &[] } else { &["--image", &name] };
         let run = casemate(["run"])
             .args(root)
             .args(["--tmpfs", "/scratch", "--", "/bin/sh", "-c", script]);
@@ -67,8 +70,8 @@ fn killing_casemate_at_any_moment_leaves_nothing() {
 #[test]
 fn terminating_casemate_at_any_moment_leaves_nothing() {
     let watch = Leftovers::watch();
-    for round in 0..25_u64 {
-        let moment = Duration::from_micros(round * round * 25);
+    for round in (0..25_u64).step_by(slowness() as usize) {
+        let moment = Duration::from_micros(round * round * 25) * slowness().pow(2);
         let running = casemate(["run", "--", "sleep", "60"]).spawn();
         std::thread::sleep(moment);
         running.signal(Signal::SIGTERM);

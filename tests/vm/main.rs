@@ -3,7 +3,8 @@
 //!
 //! One boot serves all. The guest runs the compiled test programs as an ordinary user in a session,
 //! and their results stand here under the programs' names, in the form of any other test program, so
-//! that `cargo test --test vm -- WORD` takes what cargo's own tests take. `payload.rs` is what the
+//! that `cargo test --test vm -- WORD` takes what cargo's own tests take; with `CASEMATE_TEST_TIMES=1` it
+//! lists at the end how long each test took. `payload.rs` is what the
 //! guest is given, `report.rs` how its lines become results.
 
 // A test program of its own kind prints its results, and ends where its surroundings fail it.

@@ -89,7 +89,7 @@ pub(super) fn gather(staging: &Path, arguments: &[String]) {
     for (name, path) in PROGRAMS.iter().zip(programs()) {
         strip(&path, &bin.join(name));
     }
-    strip(Path::new(env!("CARGO_BIN_EXE_casemate")), &bin.join("casemate"));
+    strip(&casemate(), &bin.join("casemate"));
     run(Command::new("cp").arg(probe()).arg(&bin));
     for image in IMAGES {
         run(Command::new("cp").arg("-a").arg(image.archive()).arg(&cache));
@@ -106,14 +106,30 @@ pub(super) fn gather(staging: &Path, arguments: &[String]) {
 
 /// The guest's programs, compiled as this one was.
 fn programs() -> Vec<PathBuf> {
-    let mut build = Command::new(env!("CARGO"));
-    build.args(["test", "--locked", "--no-run", "--message-format", "json"]).current_dir(CHECKOUT);
+    let mut arguments = vec!["test", "--no-run"];
     if !cfg!(debug_assertions) {
-        build.arg("--release");
+        arguments.push("--release");
     }
     for name in PROGRAMS {
-        build.args(["--test", name]);
+        arguments.extend(["--test", name]);
     }
+    let made = compile(&arguments);
+    PROGRAMS.iter().map(|name| find(&made, name, "test")).collect()
+}
+
+/// casemate itself, with the compiler's cheapest optimizations (Cargo.toml): a box is started some
+/// thousand times, and each instruction is emulated.
+fn casemate() -> PathBuf {
+    if !cfg!(debug_assertions) {
+        return PathBuf::from(env!("CARGO_BIN_EXE_casemate"));
+    }
+    find(&compile(&["build", "--profile", "guest", "--bin", "casemate"]), "casemate", "bin")
+}
+
+/// What cargo says of what it has made.
+fn compile(arguments: &[&str]) -> Vec<Value> {
+    let mut build = Command::new(env!("CARGO"));
+    build.args(arguments).args(["--locked", "--message-format", "json"]).current_dir(CHECKOUT);
     // What cargo told this program of its package. Build scripts that look at that (ring's) would run
     // again, and all that depends on them would be compiled again, now and at cargo's next call.
     let told = ["CARGO_PKG_", "CARGO_MANIFEST_", "CARGO_CRATE_", "CARGO_PRIMARY_"];
@@ -124,19 +140,16 @@ fn programs() -> Vec<PathBuf> {
     }
     let output = build.output().expect("cargo starts");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    let messages: Vec<Value> = output
-        .stdout
-        .split(|byte| *byte == b'\n')
-        .filter_map(|line| serde_json::from_slice(line).ok())
-        .collect();
-    let find = |name: &str| {
-        let made = messages.iter().rfind(|message| {
-            message["target"]["name"] == name && message["target"]["kind"][0] == "test"
-        });
-        let path = made.and_then(|message| message["executable"].as_str());
-        PathBuf::from(path.unwrap_or_else(|| panic!("cargo built no test program {name}")))
-    };
-    PROGRAMS.into_iter().map(find).collect()
+    let lines = output.stdout.split(|byte| *byte == b'\n');
+    lines.filter_map(|line| serde_json::from_slice(line).ok()).collect()
+}
+
+fn find(made: &[Value], name: &str, kind: &str) -> PathBuf {
+    let made = made
+        .iter()
+        .rfind(|message| message["target"]["name"] == name && message["target"]["kind"][0] == kind);
+    let path = made.and_then(|message| message["executable"].as_str());
+    PathBuf::from(path.unwrap_or_else(|| panic!("cargo built no program {name}")))
 }
 
 /// Copies a program without its debugging information, which is most of it.
@@ -155,6 +168,12 @@ fn run(command: &mut Command) {
 fn script(arguments: &[String]) -> String {
     let words: Vec<String> = arguments.iter().map(|argument| quoted(argument)).collect();
     let words = words.join(" ");
+    // With CASEMATE_TEST_TIMES each test tells how long it took, which the compiler's test programs do
+    // only where they are told that they may do what is not stable yet.
+    let (times, unstable) = match std::env::var_os("CASEMATE_TEST_TIMES") {
+        Some(_) => (" -Zunstable-options --report-time", "export RUSTC_BOOTSTRAP=1\n"),
+        None => ("", ""),
+    };
     let binary = Path::new(env!("CARGO_BIN_EXE_casemate"));
     let mut text = format!(
         "#!/bin/sh\n\
@@ -162,7 +181,7 @@ fn script(arguments: &[String]) -> String {
          for file in {files}; do sudo ln -s /payload/checkout/$file {checkout}/$file; done\n\
          sudo ln -s /payload/bin/casemate {binary}\n\
          export CASEMATE_TEST_CACHE=/payload/cache CASEMATE_TEST_SKIP={WAIVED}\n\
-         export CASEMATE_TEST_SLOWNESS=4\n\
+         export CASEMATE_TEST_SLOWNESS=4 RUST_TEST_THREADS=2\n\
          base=/var/tmp/casemate-test-$(id -u)/{base}\n\
          mkdir -p $base/bin\n\
          cp /payload/bin/probe $base/bin/\n\
@@ -185,7 +204,7 @@ fn script(arguments: &[String]) -> String {
         let skipped = NOT_MADE.iter().chain(by_root).map(|test| format!(" --skip {test}"));
         let skipped: String = skipped.collect();
         let ignored = if program == "guest" { " --ignored" } else { "" };
-        text += &format!("attempt '' {program} '{ignored}' {skipped} {words}\n");
+        text += &format!("attempt '' {program} '{ignored}'{times} {skipped} {words}\n");
         // The words that name tests choose among these too.
         let named: Vec<&String> = arguments.iter().filter(|word| !word.starts_with('-')).collect();
         let chosen = by_root.iter().filter(|test| {
@@ -196,6 +215,7 @@ fn script(arguments: &[String]) -> String {
             text += &format!("attempt as_root {program} '' --exact {}\n", chosen.join(" "));
         }
     }
+    text.insert_str("#!/bin/sh\n".len(), unstable);
     text + "echo $failed >/dev/virtio-ports/casemate.status\n"
 }
 
@@ -206,7 +226,7 @@ const ATTEMPT: &str = r#"attempt() {
     echo "casemate-guest: program $program"
     { $prefix /payload/bin/$program $which "$@"; echo $? >/tmp/code; } | tee /tmp/output
     [ "$(cat /tmp/code)" = 0 ] && return
-    names=$(sed -n 's/^test \(.*\) \.\.\. FAILED$/\1/p' /tmp/output)
+    names=$(sed -n 's/^test \(.*\) \.\.\. FAILED\( <.*>\)\{0,1\}$/\1/p' /tmp/output)
     case $(echo $names | wc -w) in [1-8]) ;; *) failed=1; return;; esac
     echo "casemate-guest: again $program"
     $prefix /payload/bin/$program $which --test-threads 1 --exact $names || failed=1

@@ -21,6 +21,8 @@ pub(super) struct Report {
     open: Option<String>,
     /// How many programs gave a result.
     results: u32,
+    /// How long each test took, where the programs tell.
+    times: Vec<(f64, String)>,
 }
 
 impl Report {
@@ -39,6 +41,10 @@ impl Report {
             self.results += 1;
             self.open = None;
         } else if let (Some(program), Some(test)) = (&self.open, line.strip_prefix("test ")) {
+            let (test, seconds) = timed(test);
+            if let (Some(seconds), Some((name, _))) = (seconds, test.rsplit_once(" ... ")) {
+                self.times.push((seconds, format!("{program}::{name}")));
+            }
             match test.rsplit_once(" ... ") {
                 Some((name, "FAILED")) => {
                     println!("test {program}::{name} has not passed");
@@ -60,6 +66,10 @@ impl Report {
     /// Whether all is well, once the guest is off; `ended` says whether it went off by itself.
     pub(super) fn end(&mut self, ended: bool) -> bool {
         self.close();
+        self.times.sort_by(|a, b| b.0.total_cmp(&a.0));
+        for (seconds, test) in &self.times {
+            println!("{seconds:8.2} s {test}");
+        }
         for test in std::mem::take(&mut self.unsettled) {
             self.fail(&test);
         }
@@ -80,6 +90,14 @@ impl Report {
         println!("test {what} ... FAILED");
         self.failed += 1;
     }
+}
+
+/// A test's line without the time that it took (`--report-time`), and that in seconds.
+fn timed(line: &str) -> (&str, Option<f64>) {
+    let parts = line
+        .rsplit_once(" <")
+        .and_then(|(line, rest)| Some((line, rest.strip_suffix("s>")?.parse().ok()?)));
+    parts.map_or((line, None), |(line, seconds)| (line, Some(seconds)))
 }
 
 /// The number in front of these words.

@@ -16,6 +16,7 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use super::{Degraded, Keyring, Mount, Program, Root, Sandbox, What};
+use crate::cgroup;
 use crate::confine::capabilities;
 use crate::confine::landlock::{self, Access, Rules};
 use crate::confine::lsm::Labels;
@@ -25,7 +26,9 @@ use crate::error::{Error, Result};
 use crate::host::{Host, Source, World};
 use crate::identity::{self, Asked, Identity, Names, Question};
 use crate::image;
-use crate::profile::{Control, NetworkMode, Port, Profile, Size, Terminal};
+use crate::profile::{
+    Control, NetworkMode, Port, Profile, ResourceLimit, ResourceName, Size, Terminal,
+};
 
 pub use environment::DEFAULT_PATH;
 pub use protect::Own;
@@ -85,7 +88,7 @@ pub fn resolve(inputs: &Inputs<'_>, world: &mut dyn World) -> Result<Sandbox> {
         names: &inputs.names,
         in_image: image.is_some(),
         range: host.range.as_ref(),
-        may_be_single: profile.may_degrade.contains(&Control::Ids),
+        may_be_single: profile.may_lose(Control::Ids),
     };
     let (identity, one_id) = identity::resolve(&question)?;
     let hostname =
@@ -112,12 +115,18 @@ pub fn resolve(inputs: &Inputs<'_>, world: &mut dyn World) -> Result<Sandbox> {
             origin: "the image's working directory".to_owned(),
         });
     }
-    let rlimits = profile
+    let mut rlimits = profile
         .limits
         .rlimits
         .iter()
         .map(|(name, limit)| Rlimit { name: *name, limit: *limit })
         .collect::<Vec<_>>();
+    let decided = cgroup::plan(profile, &host.cgroup)?;
+    rlimits.extend(stricter(decided.rlimits, &profile.limits.rlimits));
+    if let Some(reason) = decided.lost {
+        degraded.push(Degraded { control: Control::Limits, reason });
+    }
+    let memory = within(memory, decided.plan.as_ref(), host);
     let nesting = profile.seccomp.nesting.unwrap_or(false);
     let landlock = landlock_rules(profile, host, &root, &mounts, network, &mut degraded)?;
     let lsm = labels(profile, host, &mut degraded)?;
@@ -139,7 +148,7 @@ pub fn resolve(inputs: &Inputs<'_>, world: &mut dyn World) -> Result<Sandbox> {
     capabilities.sort();
     capabilities.dedup();
     files::check_owners(&mounts, &identity, host)?;
-    let notes = notes::collect(inputs, &identity, &mounts, nesting);
+    let notes = notes::collect(inputs, &identity, &mounts, nesting, decided.plan.as_ref());
 
     Ok(Sandbox {
         profiles: inputs.profiles.clone(),
@@ -152,6 +161,7 @@ pub fn resolve(inputs: &Inputs<'_>, world: &mut dyn World) -> Result<Sandbox> {
         memory,
         network,
         rlimits,
+        cgroup: decided.plan,
         // As podman's: 0 is no limit.
         timeout: profile.limits.timeout.map(|timeout| timeout.0).filter(|seconds| *seconds > 0),
         capabilities,
@@ -163,6 +173,25 @@ pub fn resolve(inputs: &Inputs<'_>, world: &mut dyn World) -> Result<Sandbox> {
         degraded,
         notes,
     })
+}
+
+/// Limits of each process in place of those of the box, where the profile does not say its own.
+fn stricter(
+    instead: Vec<Rlimit>,
+    said: &std::collections::BTreeMap<ResourceName, ResourceLimit>,
+) -> impl Iterator<Item = Rlimit> {
+    instead.into_iter().filter(|limit| !said.contains_key(&limit.name))
+}
+
+/// The box's memory file systems hold no more than the box may have: beyond it the kernel would end
+/// the box, where a full file system is an error that the program sees.
+fn within(memory: Size, plan: Option<&cgroup::Plan>, host: &Host) -> Size {
+    let Some(limit) = plan.and_then(|plan| plan.limits.memory) else { return memory };
+    let bytes = match memory {
+        Size::Bytes(bytes) => bytes,
+        Size::Percent(percent) => host.cgroup.memory / 100 * u64::from(percent),
+    };
+    if limit < bytes { Size::Bytes(limit) } else { memory }
 }
 
 /// Refuses, unless the profile lists the control as one it may lose.

@@ -2,6 +2,7 @@
 
 use super::super::{Mount, What};
 use super::Inputs;
+use crate::cgroup;
 use crate::identity::Identity;
 use crate::profile::{Capability, NetworkMode, SeccompBase};
 
@@ -10,6 +11,7 @@ pub(super) fn collect(
     identity: &Identity,
     mounts: &[Mount],
     nesting: bool,
+    cgroup: Option<&cgroup::Plan>,
 ) -> Vec<String> {
     let mut notes = Vec::new();
     let extra: Vec<String> = inputs
@@ -66,8 +68,11 @@ pub(super) fn collect(
     if inputs.profile.seccomp.base == Some(SeccompBase::None) {
         notes.push("seccomp base = none: every system call reaches the kernel".to_owned());
     }
-    notes.push(
-        "limits are per process, not for the box in total (no cgroup in this version)".to_owned(),
-    );
+    if cgroup.is_none() {
+        notes.push(
+            "limits are per process, not for the box in total: none of those was asked for (--memory, --pids-limit, --cpus)"
+                .to_owned(),
+        );
+    }
     notes
 }

@@ -76,7 +76,7 @@ fn keep_own(
     let shown = source.path.display();
     if source.identity == own.source.identity || source.path.starts_with(&own.source.path) {
         return Err(Error::new(format!(
-            "{}: {shown} is casemate's own, which no program may change",
+            "{}: {shown} is casemate's own or has its boxes' limits, which no program may change",
             grant.origin
         ))
         .hint("grant it read-only, or another directory"));
