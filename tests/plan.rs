@@ -176,6 +176,7 @@ fn plan(
         image,
         names,
         own: Vec::new(),
+        persistent: None,
         placeholders: Default::default(),
     };
     resolve(&inputs, &mut world())

@@ -5,11 +5,9 @@ use std::collections::BTreeMap;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
+use super::shipped::SHIPPED;
 use super::{Named, Profile, Word, parse};
 use crate::error::{During, Error, Result};
-
-/// The profiles that are part of the binary, by name, sorted.
-const SHIPPED: [(&str, &str); 1] = [("default", include_str!("../../profiles/default.toml"))];
 
 /// The profile that lies below all others.
 const DEFAULT: &str = "default";
