@@ -20,15 +20,16 @@ TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
 # Under sudo there may be no rustc: then it is the one that was built.
 BINARY := $(if $(HOST),$(TARGET_DIR)/$(HOST)/release/casemate,$(firstword $(wildcard $(TARGET_DIR)/*/release/casemate)))
 
-# Programs and files that each task needs, and the packages that bring them.
-BUILD_PACKAGES := gcc libc6-dev libseccomp-dev pkg-config
-IMAGE_PACKAGES := mmdebstrap umoci skopeo busybox-static
 # What the shipped profiles are proven with. PROGRAM=PACKAGE is installed only where there is no such
 # program: it may have come another way.
 SHIPPED_PACKAGES := bzip2 chromium clang cmake curl javac=default-jdk-headless ffmpeg ghostscript go=golang-go gzip \
 	imagemagick jq libreoffice-writer-nogui meson ninja-build node=nodejs npm=npm ssh=openssh-client \
 	p7zip-full pandoc perl php-cli poppler-utils python3-pip python3-venv rsync ruby shellcheck \
 	sqlite3 unzip wget xz-utils yt-dlp zip zstd
+
+# Programs and files that each task needs, and the packages that bring them.
+BUILD_PACKAGES := gcc libc6-dev libseccomp-dev pkg-config
+IMAGE_PACKAGES := mmdebstrap umoci skopeo busybox-static
 TEST_PACKAGES := $(BUILD_PACKAGES) $(IMAGE_PACKAGES) btrfs-progs bubblewrap buildah docker-registry e2fsprogs fish git keyutils make openssl podman procps python3 qemu-system-x86 runc uidmap util-linux xfsprogs zsh zstd
 VM_PACKAGES := $(BUILD_PACKAGES) $(IMAGE_PACKAGES) binutils e2fsprogs qemu-system-x86 util-linux
 DEMO_PACKAGES := $(BUILD_PACKAGES) $(IMAGE_PACKAGES) uidmap util-linux

@@ -111,6 +111,10 @@ fn a_users_profile_stands_for_the_shipped_one_and_may_build_on_it() {
     assert_eq!(layers.names.len(), 2);
     assert_eq!(layers.profile.network.mode, Some(NetworkMode::Host));
     let listed = library.list().unwrap();
+    let (_place, own) = self::library(&[("ssh.toml", "extends = [\"ssh\"]")]);
+    assert_eq!(own.for_command("scp").unwrap().as_deref(), Some("ssh"));
+    let (_place, own) = self::library(&[("ssh.toml", "commands = [\"sftp\"]")]);
+    assert_eq!(own.for_command("scp").unwrap(), None);
     assert!(listed.iter().all(|one| one.path.is_some() == (one.name == "default")));
 }
 
