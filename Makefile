@@ -20,6 +20,13 @@ TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
 # Under sudo there may be no rustc: then it is the one that was built.
 BINARY := $(if $(HOST),$(TARGET_DIR)/$(HOST)/release/casemate,$(firstword $(wildcard $(TARGET_DIR)/*/release/casemate)))
 
+# What the shipped profiles are proven with. PROGRAM=PACKAGE is installed only where there is no such
+# program: it may have come another way.
+SHIPPED_PACKAGES := bzip2 chromium clang cmake curl javac=default-jdk-headless ffmpeg ghostscript go=golang-go gzip \
+	imagemagick jq libreoffice-writer-nogui meson ninja-build node=nodejs npm=npm ssh=openssh-client \
+	p7zip-full pandoc perl php-cli poppler-utils python3-pip python3-venv rsync ruby shellcheck \
+	sqlite3 unzip wget xz-utils yt-dlp zip zstd
+
 # Programs and files that each task needs, and the packages that bring them.
 BUILD_PACKAGES := gcc libc6-dev libseccomp-dev pkg-config
 IMAGE_PACKAGES := mmdebstrap umoci skopeo busybox-static
@@ -80,7 +87,7 @@ packages-build:
 packages-demo:
 	@tests/packages.sh $(DEMO_PACKAGES)
 packages-test:
-	@tests/packages.sh $(TEST_PACKAGES)
+	@tests/packages.sh $(TEST_PACKAGES) $(SHIPPED_PACKAGES)
 packages-vm:
 	@tests/packages.sh $(VM_PACKAGES)
 packages-bench:

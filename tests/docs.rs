@@ -138,6 +138,7 @@ fn every_key_of_the_profile_language_is_in_its_page() {
         all.extend(keys(&format!("[{table}]\nnothing = 1")));
     }
     all.extend(keys("[files]\nread = [{ path = \"/a\", nothing = 1 }]"));
+    all.extend(keys("[files]\npersist = [{ path = \"~/a\", nothing = 1 }]"));
     all.extend(keys("[files]\ntmpfs = [{ path = \"/a\", nothing = 1 }]"));
     let rule = "[[seccomp.rule]]\ncalls = [\"read\"]\naction = \"deny\"\n";
     all.extend(keys(&format!("{rule}nothing = 1")));

@@ -1,9 +1,16 @@
 #!/bin/sh
 # Installs those of the named Debian packages that are missing: packages.sh PACKAGE...
+# PROGRAM=PACKAGE stands for a package that is needed only if there is no such program.
 set -eu
 
 missing=
 for package in "$@"; do
+    case $package in
+        *=*)
+            command -v "${package%%=*}" >/dev/null && continue
+            package=${package#*=}
+            ;;
+    esac
     state=$(dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null || true)
     [ "$state" = installed ] || missing="$missing $package"
 done

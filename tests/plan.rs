@@ -185,6 +185,7 @@ fn plan(
         image,
         names,
         own: Vec::new(),
+        persistent: None,
         placeholders: Default::default(),
     };
     resolve(&inputs, &mut world())

@@ -119,6 +119,7 @@ pub(super) fn plan(
     let (facts, found) = cgroup::look(&merged, inquiry)?;
     host.cgroup = facts;
     let label = label(args).to_owned();
+    let persistent = persistent(&merged, directories)?;
     let standing = || match &directories.data {
         Some(data) if !merged.files.write.is_empty() => Placeholders::standing(data),
         _ => Ok(BTreeSet::new()),
@@ -132,6 +133,7 @@ pub(super) fn plan(
         image,
         names,
         own,
+        persistent,
         placeholders: standing()?,
     };
     let mut sandbox = loop {
@@ -357,6 +359,21 @@ fn own_directories(
         own.push(Own::find(&path, world)?);
     }
     Ok(own)
+}
+
+/// The directory of what stays for the next box, with those in it that the profile names: made where
+/// they are missing, also for `explain`, which could not show a mount of what is not there.
+fn persistent(profile: &Profile, directories: &Directories) -> Result<Option<PathBuf>> {
+    if profile.files.persist.is_empty() {
+        return Ok(None);
+    }
+    let Some(data) = &directories.data else { return Ok(None) };
+    let all = data.join("casemate/persistent");
+    for said in &profile.files.persist {
+        let path = all.join(said.file_name());
+        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&path).at("make", &path)?;
+    }
+    Ok(Some(all))
 }
 
 fn true_home(directories: &Directories) -> Option<PathBuf> {

@@ -116,6 +116,7 @@ fn kind(key: &str) -> Kind {
         | "network.allow"
         | "network.publish"
         | "environment.from-file"
+        | "files.persist"
         | "files.unprotect"
         | "files.tmpfs" => Kind::Allows,
         "require" | "seccomp.deny" | "network.deny" | "files.protect" => Kind::Refuses,

@@ -5,11 +5,9 @@ use std::collections::BTreeMap;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
+use super::shipped::SHIPPED;
 use super::{Named, Profile, Word, parse};
 use crate::error::{During, Error, Result};
-
-/// The profiles that are part of the binary, by name, sorted.
-const SHIPPED: [(&str, &str); 1] = [("default", include_str!("../../profiles/default.toml"))];
 
 /// The profile that lies below all others.
 const DEFAULT: &str = "default";
@@ -145,7 +143,12 @@ impl Library {
         for (name, path) in self.users_all()? {
             let shown = path.display().to_string();
             let parsed = read(&path).and_then(|text| parse(&shown, &text));
-            all.insert(name.clone(), listed(&name, Some(path), parsed));
+            let mut own = listed(&name, Some(path), parsed);
+            // It stands for the shipped one, and so for its programs, unless it names others.
+            if let Some(shipped) = all.remove(&name).filter(|_| own.commands.is_empty()) {
+                own.commands = shipped.commands;
+            }
+            all.insert(name, own);
         }
         Ok(all.into_values().collect())
     }

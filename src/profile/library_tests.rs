@@ -23,6 +23,33 @@ fn every_shipped_profile_parses_and_says_what_it_is() {
 }
 
 #[test]
+fn every_file_of_a_profile_is_shipped() {
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("profiles");
+    let files = std::fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().file_name());
+    let mut files: Vec<String> = files.map(|name| name.into_string().unwrap()).collect();
+    files.sort();
+    let known: Vec<String> = shipped().map(|name| format!("{name}.toml")).collect();
+    assert_eq!(files.len(), known.len());
+    assert!(files.iter().all(|file| known.contains(file)), "{files:?}");
+}
+
+#[test]
+fn every_shipped_profile_is_without_warnings_and_each_program_has_one() {
+    let mut commands = std::collections::BTreeMap::new();
+    for (name, text) in SHIPPED {
+        let lints = Library::default().load(name).unwrap().profile.lint("/home/ann".as_ref());
+        let warnings: Vec<_> =
+            lints.into_iter().filter(|lint| lint.level == crate::profile::Level::Warning).collect();
+        assert!(warnings.is_empty(), "{name}: {warnings:?}");
+        for command in parse(name, text).unwrap().profile.commands {
+            assert!(!shipped().any(|other| other == command.0), "{name}: {}", command.0);
+            let other = commands.insert(command.0.clone(), name);
+            assert!(other.is_none(), "{} is in {name} and {other:?}", command.0);
+        }
+    }
+}
+
+#[test]
 fn a_name_that_is_none_says_what_is_near() {
     let error = Library::default().load("defualt").unwrap_err();
     assert_eq!(error.to_string(), "profile defualt: there is no profile of this name");
@@ -83,7 +110,12 @@ fn a_users_profile_stands_for_the_shipped_one_and_may_build_on_it() {
     let layers = library.load("default").unwrap();
     assert_eq!(layers.names.len(), 2);
     assert_eq!(layers.profile.network.mode, Some(NetworkMode::Host));
-    assert!(library.list().unwrap()[0].path.is_some());
+    let listed = library.list().unwrap();
+    let (_place, own) = self::library(&[("ssh.toml", "extends = [\"ssh\"]")]);
+    assert_eq!(own.for_command("scp").unwrap().as_deref(), Some("ssh"));
+    let (_place, own) = self::library(&[("ssh.toml", "commands = [\"sftp\"]")]);
+    assert_eq!(own.for_command("scp").unwrap(), None);
+    assert!(listed.iter().all(|one| one.path.is_some() == (one.name == "default")));
 }
 
 #[test]
@@ -105,7 +137,9 @@ fn a_program_has_the_profile_of_its_name_or_the_one_that_lists_it() {
         library(&[("npm.toml", "commands = [\"npx\"]"), ("broken.toml", "commands = 5")]);
     assert_eq!(library.for_command("npm").unwrap().as_deref(), Some("npm"));
     assert_eq!(library.for_command("npx").unwrap().as_deref(), Some("npm"));
-    assert_eq!(library.for_command("pnpm").unwrap(), None);
+    assert_eq!(library.for_command("nmp").unwrap(), None);
+    // Of the shipped ones.
+    assert_eq!(library.for_command("soffice").unwrap().as_deref(), Some("libreoffice"));
     let listed = library.list().unwrap();
     let broken = listed.iter().find(|listed| listed.name == "broken").unwrap();
     assert!(broken.description.as_ref().unwrap_err().contains("broken.toml:1:12"));

@@ -64,6 +64,9 @@ const SECRETS: [&str; 31] = [
     ".zsh_history",
 ];
 
+/// What lies beside secrets, below the home, and is none.
+const PUBLIC: [&str; 1] = [".ssh/known_hosts"];
+
 /// Where shells look for programs, below the home.
 const PROGRAMS: [&str; 5] = [".local/bin", "bin", ".cargo/bin", "go/bin", ".npm-global/bin"];
 
@@ -149,7 +152,8 @@ impl Profile {
         } else {
             let hidden: Vec<PathBuf> =
                 self.files.hide.iter().filter_map(|hide| on_paper(&hide.path, home)).collect();
-            for secret in SECRETS {
+            let is_public = !write && PUBLIC.iter().any(|public| path == home.join(public));
+            for secret in SECRETS.iter().filter(|_| !is_public) {
                 let thing = home.join(secret);
                 // What is said below a hidden place is an exception that somebody meant.
                 let is_hidden = |hide: &PathBuf| thing.starts_with(hide) && !path.starts_with(hide);
@@ -236,7 +240,9 @@ mod tests {
         for (text, expected) in [
             ("", &[][..]),
             ("[files]\nwrite = [\".\"]\nread = [\"~/.gitconfig\"]", &[]),
-            ("[files]\nread = [\"~/.ssh/known_hosts\"]", &["secret"]),
+            ("[files]\nread = [\"~/.ssh/known_hosts\"]", &[]),
+            ("[files]\nwrite = [\"~/.ssh/known_hosts\"]", &["secret"]),
+            ("[files]\nread = [\"~/.ssh/id_rsa\"]", &["secret"]),
             ("[files]\nread = [\"/home\"]", &["home"]),
             ("[files]\nread = [\"~/.config\"]", &["secret"; 9]),
             ("[files]\nread = [\"~/.cargo\"]\nhide = [\"~/.cargo/credentials.toml\"]", &[]),

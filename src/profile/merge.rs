@@ -42,6 +42,7 @@ impl Profile {
                 write: joined(self.files.write, over.files.write),
                 tmpfs: joined(self.files.tmpfs, over.files.tmpfs),
                 overlay: joined(self.files.overlay, over.files.overlay),
+                persist: joined(self.files.persist, over.files.persist),
                 hide: joined(self.files.hide, over.files.hide),
                 protect: joined(self.files.protect, over.files.protect),
                 unprotect: joined(self.files.unprotect, over.files.unprotect),
@@ -108,7 +109,9 @@ impl Files {
     /// How late each was said.
     fn ranks_mut(&mut self) -> impl Iterator<Item = &mut u32> {
         let grants = self.read.iter_mut().chain(&mut self.write).chain(&mut self.overlay);
-        grants.map(|grant| &mut grant.rank).chain(self.hide.iter_mut().map(|path| &mut path.rank))
+        let persist = self.persist.iter_mut().map(|stays| &mut stays.rank);
+        let hide = self.hide.iter_mut().map(|path| &mut path.rank);
+        grants.map(|grant| &mut grant.rank).chain(persist).chain(hide)
     }
 }
 

@@ -16,9 +16,11 @@ mod lint;
 mod merge;
 mod names;
 mod parse;
+mod persistent;
 pub mod places;
 mod project;
 pub mod protected;
+mod shipped;
 mod show;
 mod values;
 
@@ -38,6 +40,7 @@ pub use library::{Layers, Library, Listed, shipped};
 pub use lint::{Level, Lint};
 pub use names::{CommandName, Port, SecurityLabel};
 pub use parse::parse;
+pub use persistent::Persistent;
 pub use project::{PROJECT_FILE, Project, Search, Trust};
 pub use values::{
     Capability, Control, Duration, EnvName, EnvValue, Hostname, Id, NetworkMode, Overlay, Pattern,
@@ -159,6 +162,8 @@ pub struct Files {
     pub tmpfs: Vec<TmpfsGrant>,
     /// Directories of the host that can be changed, with the changes thrown away at the end.
     pub overlay: Vec<Grant>,
+    /// Directories of the boxes' own that stay from one to the next.
+    pub persist: Vec<Persistent>,
     /// Paths of the host that are empty wherever a grant shows them.
     pub hide: Vec<HostPath>,
     /// Paths of the host that stay as they are, or missing, below writable grants, besides those that

@@ -14,7 +14,8 @@ pub fn parse(name: &str, text: &str) -> Result<Named> {
     let files = &mut profile.files;
     let grants = files.read.iter_mut().chain(&mut files.write).chain(&mut files.overlay);
     let paths = files.hide.iter_mut().chain(&mut files.protect);
-    let paths = paths.map(|path| &mut path.origin);
+    let stays = files.persist.iter_mut().map(|stays| &mut stays.origin);
+    let paths = paths.map(|path| &mut path.origin).chain(stays);
     let calls = profile.seccomp.allow.iter_mut().chain(&mut profile.seccomp.deny);
     let words = calls.chain(&mut profile.extends);
     let places = grants.map(|grant| &mut grant.origin).chain(words.map(|word| &mut word.origin));
@@ -76,6 +77,7 @@ mod tests {
             ("[limits.rlimits]\nnofile = \"2:1\"", "2:10", "above the hard one"),
             ("[files]\nread = [\"/a\", \"$PATH/x\"]", "2:15", "unknown directory"),
             ("[files]\nhide = [\"/a\", \"xdg-down\"]", "2:15", "unknown directory"),
+            ("[files]\npersist = [\"~/a\", \"/b\"]", "2:19", "must be ~ or a directory"),
             ("[identity]\nuser = \"a b\"", "2:8", "neither a number nor"),
             ("may-degrade = [\"seccomp\"]", "1:16", "unknown control"),
             (

@@ -7,9 +7,9 @@ use toml::{Table, Value};
 use super::protected::Protected;
 use super::{
     Amount, Capability, CommandName, Control, Count, CpuSet, Cpus, Duration, EnvName, EnvValue,
-    Grant, HostPath, Hostname, Id, Ids, NetworkMode, Overlay, Pattern, Port, Profile, Pull,
-    Reserved, ResourceLimit, RuleArgument, Scratch, SeccompBase, SeccompRule, SecurityLabel, Size,
-    Terminal, TmpfsGrant, UserSpec, Weight, Word,
+    Grant, HostPath, Hostname, Id, Ids, NetworkMode, Overlay, Pattern, Persistent, Port, Profile,
+    Pull, Reserved, ResourceLimit, RuleArgument, Scratch, SeccompBase, SeccompRule, SecurityLabel,
+    Size, Terminal, TmpfsGrant, UserSpec, Weight, Word,
 };
 use crate::image::Reference;
 use crate::text::plain;
@@ -74,6 +74,7 @@ impl Profile {
             ("files.read", files.read.show()),
             ("files.write", files.write.show()),
             ("files.overlay", files.overlay.show()),
+            ("files.persist", files.persist.show()),
             ("files.tmpfs", files.tmpfs.show()),
             ("files.hide", files.hide.show()),
             ("files.protect", files.protect.show()),
@@ -325,6 +326,19 @@ impl Show for Grant {
 impl Show for HostPath {
     fn show(&self) -> Option<Value> {
         shown_path(&self.path).show()
+    }
+}
+
+impl Show for Persistent {
+    fn show(&self) -> Option<Value> {
+        let path = match self.below.as_os_str().is_empty() {
+            true => "~".to_owned(),
+            false => format!("~/{}", shown_path(&self.below)),
+        };
+        let Some(name) = &self.name else { return path.show() };
+        let entries = [("path", path), ("name", name.clone())];
+        let entries = entries.map(|(key, value)| (key.to_owned(), Value::String(value)));
+        Some(Value::Table(Table::from_iter(entries)))
     }
 }
 

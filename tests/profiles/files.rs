@@ -109,3 +109,44 @@ fn directories_go_by_their_names() {
         assert!(output.err().contains(&format!("bad.toml:2:9: {bad}: ")), "{}", output.err());
     }
 }
+
+#[test]
+fn what_stays_is_found_by_the_next_box() {
+    let place = Place::new();
+    let data = place.space.directory("data");
+    let run = |profile: &str, script: &str| {
+        let run = place.casemate(&["run", "-p", profile, "--", "sh", "-c", script]);
+        run.env("XDG_DATA_HOME", &data).output().out()
+    };
+    place.profile("one", "[files]\npersist = [\"~/.cache/tool\"]");
+    place.profile("named", "[files]\npersist = [{ path = \"~/.cache/tool\", name = \"n\" }]");
+    place.profile("home", "[files]\npersist = [{ path = \"~\", name = \"h\" }, \"~/.cache/tool\"]");
+    assert_eq!(run("one", "echo x >~/.cache/tool/x; echo y >~/y; ls ~"), "y\n");
+    assert_eq!(run("one", "cat ~/.cache/tool/x; ls ~"), "x\n");
+    assert_eq!(run("named", "ls ~/.cache/tool"), "");
+    assert_eq!(run("home", "cat ~/.cache/tool/x; echo y >~/y"), "x\n");
+    assert_eq!(run("home", "cat ~/y; ls ~/.cache/tool"), "y\nx\n");
+    // What was said later counts, and of what was said together the grant.
+    let grant = place.space.directory("grant");
+    place.space.file("grant/g", "g\n");
+    let at = format!(
+        "{{ path = \"{grant}\", at = \"{}/.cache/tool\" }}",
+        crate::common::user().home.display()
+    );
+    place.profile("both", &format!("[files]\npersist = [\"~/.cache/tool\"]\nread = [{at}]"));
+    assert_eq!(run("both", "ls ~/.cache/tool"), "g\n");
+    place.profile("over", "extends = [\"both\"]\n[files]\npersist = [\"~/.cache/tool\"]");
+    assert_eq!(run("over", "ls ~/.cache/tool"), "x\n");
+    place.profile("under", &format!("extends = [\"one\"]\n[files]\nread = [{at}]"));
+    assert_eq!(run("under", "ls ~/.cache/tool"), "g\n");
+    // A writable grant that holds them all does not lead into them.
+    place.profile("open", &format!("[files]\nwrite = [\"{data}\"]"));
+    let script =
+        format!("echo z >{data}/casemate/persistent/.cache%2Ftool/z; rm -r {data}/casemate");
+    run("open", &script);
+    assert_eq!(run("one", "ls ~/.cache/tool"), "x\n");
+    // To name one is to widen.
+    let widens = place.casemate(&["profile", "diff", "--widening", "default", "named"]);
+    let output = widens.output().fails(1);
+    assert!(output.out().starts_with("widens   files.persist "), "{}", output.out());
+}

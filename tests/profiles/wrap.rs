@@ -17,7 +17,10 @@ fn a_program_that_has_a_profile_runs_in_its_box_by_its_name() {
     place.profile("no-such-program", "");
     place.casemate(&["no-such-program"]).output().fails(127);
     let aliases = place.casemate(&["alias", "bash"]).text();
-    assert_eq!(aliases, "alias cat='casemate cat'\nalias od='casemate od'");
+    let has = |line: &str| aliases.lines().any(|alias| alias == line);
+    assert!(has("alias cat='casemate cat'") && has("alias od='casemate od'"), "{aliases}");
+    // Of the shipped ones those that are here.
+    assert!(has("alias tar='casemate tar'") && !aliases.contains("no-such-program"), "{aliases}");
     assert_eq!(place.casemate(&["alias", "fish", "od"]).text(), "alias od 'casemate od'");
     place.casemate(&["alias", "zsh", "ls"]).output().fails(125);
 }

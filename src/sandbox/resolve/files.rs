@@ -29,6 +29,7 @@ struct Granted {
 /// The mounts that the profile asks for. `base` is what is there without it.
 pub(super) fn grants(
     inputs: &Inputs<'_>,
+    identity: &Identity,
     base: &[Mount],
     world: &mut dyn World,
 ) -> Result<(Vec<Mount>, Vec<Placeholder>)> {
@@ -49,6 +50,7 @@ pub(super) fn grants(
         }
     }
     let hidden = hide(inputs, base, &mut granted, world)?;
+    let persistent = persistent(inputs, identity, &mut granted, world)?;
     let granted: Vec<Mount> = granted.into_iter().map(|granted| granted.mount).collect();
     // What protects comes first, so that nothing that was said is widened by it.
     let guarded = guard::guard(inputs, &granted, world)?;
@@ -57,6 +59,8 @@ pub(super) fn grants(
     mounts.extend(guarded.mounts);
     mounts.extend(granted);
     mounts.extend(hidden);
+    // Nothing outside obeys what is in these, and they are casemate's own: nothing protects them.
+    mounts.extend(persistent);
     for grant in &profile.files.tmpfs {
         let target = cleaned(&grant.at, "tmpfs")?;
         // Shared memory of another size is what people ask for.
@@ -74,6 +78,36 @@ pub(super) fn grants(
         });
     }
     Ok((mounts, guarded.placeholders))
+}
+
+/// The directories that stay. Of one and a grant at the same place, the one that was said later counts,
+/// and of those said together the grant: a program of the user's own is led to what it has.
+fn persistent(
+    inputs: &Inputs<'_>,
+    identity: &Identity,
+    granted: &mut Vec<Granted>,
+    world: &mut dyn World,
+) -> Result<Vec<Mount>> {
+    let mut mounts = Vec::new();
+    for said in &inputs.profile.files.persist {
+        // Rebuilt, since joining nothing would leave a slash at the end.
+        let target: PathBuf = identity.home.join(&said.below).components().collect();
+        let at_it = |granted: &Granted| granted.mount.target == target;
+        if granted.iter().any(|granted| at_it(granted) && granted.rank >= said.rank) {
+            continue;
+        }
+        granted.retain(|granted| !at_it(granted));
+        let directory = inputs.persistent.as_ref().ok_or_else(|| {
+            Error::new(format!("{}: no directory for data is known", said.origin)).hint("set HOME")
+        })?;
+        let path = directory.join(said.file_name());
+        let source = world
+            .open(&path)
+            .map_err(|error| Error::os("open", path.display(), &error).within(&said.origin))?;
+        let what = What::Bind { source, write: true, exec: true };
+        mounts.push(Mount { target, what, origin: said.origin.to_string() });
+    }
+    Ok(mounts)
 }
 
 /// Empties what is to be hidden, wherever in the box it would be seen. A grant below a hidden

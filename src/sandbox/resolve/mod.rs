@@ -53,6 +53,8 @@ pub struct Inputs<'a> {
     /// casemate's own directories, which no program may change: a layer or a compiled filter put
     /// there would be the next box's.
     pub own: Vec<Own>,
+    /// The directory that holds those that stay (`files.persist`), which exist.
+    pub persistent: Option<PathBuf>,
     /// What stands on the host for other boxes that run, and so does not exist.
     pub placeholders: BTreeSet<PathBuf>,
 }
@@ -100,7 +102,7 @@ pub fn resolve(inputs: &Inputs<'_>, world: &mut dyn World) -> Result<Sandbox> {
     let root = root::choose(profile, host, image.as_ref(), &identity)?;
     let memory = profile.root.scratch_size.unwrap_or(Size::Percent(50));
     let mut mounts = root::base(&root, &identity, &inputs.names, &hostname, network, world)?;
-    let (granted, placeholders) = files::grants(inputs, &mounts, world)?;
+    let (granted, placeholders) = files::grants(inputs, &identity, &mounts, world)?;
     // What was granted at /etc, say, is the user's: nothing of a box's own is made in it.
     mounts.retain(|mount| !granted.iter().any(|grant| files::lies_below(mount, grant)));
     mounts.extend(granted);
