@@ -24,19 +24,31 @@ pub(super) fn mounts(sandbox: &Sandbox) -> Result<()> {
     for line in &found {
         check(line, &planned, sandbox.root.is_writable())?;
     }
-    for planned in planned {
-        if found.iter().any(|line| *line.target == *planned.target.as_os_str().as_bytes()) {
+    for mount in &planned {
+        if found.iter().any(|line| *line.target == *mount.target.as_os_str().as_bytes()) {
             continue;
         }
         // A link of the image may lead to the place; then the table has where it leads to.
-        if !planned.target.ancestors().skip(1).any(Path::is_symlink) {
+        let is_led = |above: &Path| above.is_symlink() && !is_shared(above, &planned);
+        if !mount.target.ancestors().skip(1).any(is_led) {
             return Err(Error::new(format!(
                 "verify the box: nothing is mounted at {}",
-                planned.target.display()
-            )));
+                mount.target.display()
+            ))
+            .hint("a symbolic link in a directory that boxes can write must not lead to a grant"));
         }
     }
     Ok(())
+}
+
+/// Whether it lies in a directory of the host that is writable, where another box may turn a link
+/// from here to there while this one is made.
+fn is_shared(path: &Path, planned: &[&Mount]) -> bool {
+    let path = path.as_os_str().as_bytes();
+    planned.iter().filter(|mount| *mount.target.as_os_str().as_bytes() != *path).any(|mount| {
+        matches!(mount.what, What::Bind { write: true, .. })
+            && lies_in(path, mount.target.as_os_str().as_bytes())
+    })
 }
 
 /// Read with a large buffer: the kernel formats the table anew for every read(2).

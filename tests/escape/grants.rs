@@ -91,3 +91,20 @@ fn the_boxs_own_places_cannot_be_granted_over() {
     let left = Run::bash("ls -A \"$0\"").arg(&directory).text();
     assert_eq!(left, "");
 }
+
+/// Another box with the same directory could turn the link while this one is made, and turn it back
+/// before the last look: what protects a grant would then lie somewhere else.
+#[test]
+fn a_link_in_a_writable_grant_leads_no_other_grant_away() {
+    let space = Workspace::new();
+    let shared = space.directory("shared");
+    let other = space.directory("other");
+    space.directory("shared/real");
+    space.symlink("real", "shared/link");
+    let run = |by: &str| {
+        let volumes = [format!("{shared}:/s"), format!("{other}:/s/{by}/here")];
+        casemate(["run", "-v", &volumes[0], "-v", &volumes[1], "--", "true"]).output()
+    };
+    run("real").succeeds();
+    run("link").refuses(125, &["nothing is mounted at /s/link/here", "symbolic link"]);
+}
