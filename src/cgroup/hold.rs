@@ -13,7 +13,7 @@ use super::manager::{self, Manager, Pending, Ways};
 use super::plan::{Facts, Place};
 use super::{PAYLOAD, SUPERVISOR};
 use crate::error::{During, Error, Exit, Result};
-use crate::profile::{Control, Profile};
+use crate::profile::{Control, CpuSet, Profile};
 
 /// The question whether a manager is there, on its way: the answer comes while something else is
 /// done.
@@ -218,6 +218,7 @@ fn set(group: &Group, name: &str, text: &str) -> Result<()> {
 fn read_back(top: &Group, payload: &Group, limits: &Limits) -> Result<()> {
     let wrong = |key: &str, found: &str| {
         Error::new(format!("limit {key}: the kernel has {found} in the box's cgroup"))
+            .hint("another program may have changed it; journalctl --user -e may tell")
     };
     for (key, file, asked) in [
         ("memory", "memory.max", limits.memory),
@@ -244,6 +245,15 @@ fn read_back(top: &Group, payload: &Group, limits: &Limits) -> Result<()> {
         let found = top.read("cpuset.cpus")?;
         if found != cpus.to_string() {
             return Err(wrong("cpuset", &found));
+        }
+        // Where none of those asked for is to be had, the kernel takes all of the cgroup above.
+        let found = top.read("cpuset.cpus.effective")?;
+        if !found.parse::<CpuSet>().is_ok_and(|found| found.is_within(cpus)) {
+            return Err(Error::new(format!(
+                "limit cpuset: of the processors {cpus} the box gets none: it would run on {}",
+                if found.is_empty() { "none" } else { &found }
+            ))
+            .hint("ask for processors that are online, and that the cgroup above may use: its cpuset.cpus.effective lists them"));
         }
     }
     if let Some(weight) = limits.cpu_weight {
