@@ -20,6 +20,10 @@ use crate::sys::clone;
 const GREETING: Duration = Duration::from_secs(30);
 const JOB: Duration = Duration::from_secs(60);
 
+/// How long a call may lie before the rest is said: a bus hangs up on who says no more for 30 seconds,
+/// and an image may be pulled meanwhile.
+const FRESH: Duration = Duration::from_secs(10);
+
 const NAME: &str = "org.freedesktop.systemd1";
 const OBJECT: &str = "/org/freedesktop/systemd1";
 const MANAGER: &str = "org.freedesktop.systemd1.Manager";
@@ -71,13 +75,13 @@ pub(super) struct Ways {
     all: Vec<(&'static str, Address)>,
     runtime: Option<PathBuf>,
     called: Option<Result<Bus>>,
-    deadline: Instant,
+    since: Instant,
 }
 
 impl Ways {
     /// Calls at the first.
     pub(super) fn call() -> Ways {
-        let deadline = Instant::now() + GREETING;
+        let since = Instant::now();
         let runtime = runtime_directory();
         let mut all = Vec::new();
         if let Some(runtime) = &runtime {
@@ -90,17 +94,20 @@ impl Ways {
                 all.push((BUS, address));
             }
         }
-        let called = all.first().map(|(_, address)| Bus::open(address, deadline));
-        Ways { all, runtime, called, deadline }
+        let called = all.first().map(|(_, address)| Bus::open(address, since + GREETING));
+        Ways { all, runtime, called, since }
     }
 
     /// Tries each. The error says how each failed.
     pub(super) fn manager(mut self) -> Result<Manager> {
         let mut failures: Vec<String> = Vec::new();
+        // What was done meanwhile took time that is not the manager's.
+        let deadline = Instant::now() + GREETING;
         for (via, address) in &self.all {
-            let bus = self.called.take().unwrap_or_else(|| Bus::open(address, self.deadline));
+            let called = self.called.take().filter(|_| self.since.elapsed() < FRESH);
+            let bus = called.unwrap_or_else(|| Bus::open(address, deadline));
             let reached = bus.and_then(|bus| {
-                Manager::greet(via, bus, self.deadline).map_err(|error| error.within(address))
+                Manager::greet(via, bus, deadline).map_err(|error| error.within(address))
             });
             match reached {
                 Ok(manager) => return Ok(manager),
