@@ -230,6 +230,7 @@ fn nowhere(limits: Limits, reason: &str, hints: &[String], require: bool) -> Res
     if let Some(processes) = limits.processes {
         // The box's PID 1 is counted with them.
         limit("nproc", processes.saturating_add(1));
+        words.push("processes counts for each user id, not in total".to_owned());
     }
     let without: Vec<&str> = limits
         .needs()
@@ -304,8 +305,10 @@ mod tests {
         assert_eq!(set, [("data", Some(64 << 20)), ("nproc", Some(6))]);
         assert_eq!(
             decided.lost.unwrap(),
-            "memory counts for each process, not in total; cpus without effect: nobody"
+            "memory counts for each process, not in total; processes counts for each user id, not in total; cpus without effect: nobody"
         );
+        let lost = plan(&said("processes = 5"), &facts).unwrap().lost;
+        assert_eq!(lost.unwrap(), "processes counts for each user id, not in total: nobody");
         let error = plan(&lax("processes = 5\nrequire = true"), &facts).unwrap_err();
         assert_eq!(error.to_string(), "limits of the box in total: nobody");
         assert_eq!(error.hints(), ["linger"]);
