@@ -377,6 +377,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Changes the limits of a running box: by its unit where systemd set them, else by hand.
 pub fn change(top: &Path, unit: Option<&str>, limits: &Limits) -> Result<()> {
+    limits.suffice()?;
     let group = Group::open(top)?;
     let controllers = group.controllers()?;
     if let Some((missing, key)) =
@@ -388,6 +389,8 @@ pub fn change(top: &Path, unit: Option<&str>, limits: &Limits) -> Result<()> {
         ))
         .hint("it is not delegated to you; `casemate doctor` names what to change"));
     }
+    let payload = Group::open(&group.path().join(PAYLOAD))?;
+    let limits = &limits.after(payload.number("memory.max")?);
     match unit {
         Some(unit) => {
             if !manager::is_scope(top) || top.file_name().is_none_or(|name| name != unit) {
@@ -404,7 +407,6 @@ pub fn change(top: &Path, unit: Option<&str>, limits: &Limits) -> Result<()> {
             }
         }
     }
-    let payload = Group::open(&group.path().join(PAYLOAD))?;
     for (name, text) in limits.box_files() {
         set(&payload, name, &text)?;
     }

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use serde::{Serialize, Serializer};
 
 use super::wire::Value;
+use crate::error::{Error, Result};
 use crate::profile::{self, Amount, CpuSet, Size};
 
 /// A controller of the unified hierarchy that limits need.
@@ -145,6 +146,25 @@ impl Limits {
             cpus: lifted(said.cpus.is_some(), limits.cpus),
             ..limits
         }
+    }
+
+    /// Refuses what no box can live with.
+    pub(super) fn suffice(&self) -> Result<()> {
+        match self.memory {
+            Some(memory) if memory < LEAST_MEMORY => Err(Error::new(format!(
+                "limit memory: {} is less than any box needs",
+                crate::ui::bytes(memory)
+            ))
+            .hint(format!("ask for at least {}", crate::ui::bytes(LEAST_MEMORY)))),
+            _ => Ok(()),
+        }
+    }
+
+    /// These as a change of a box whose limit of memory is `before`: where that is none, the change
+    /// is the box's first, and leaves it no swap, as at its start.
+    pub(super) fn after(&self, before: Option<u64>) -> Limits {
+        let is_first = before.is_none() && self.memory.is_some_and(|memory| memory != u64::MAX);
+        Limits { swap: self.swap.or(is_first.then_some(0)), ..self.clone() }
     }
 
     /// Whether there is none.
@@ -296,6 +316,24 @@ mod tests {
         assert_eq!(limits_of("memory = 0"), (None, None));
         assert_eq!(limits_of(""), (None, None));
         assert!(limits("processes = \"unlimited\"\ncpus = 0").is_empty());
+    }
+
+    #[test]
+    fn a_change_means_what_it_means_at_the_start() {
+        let change = |text: &str| {
+            let named = profile::parse("p", &format!("[limits]\n{text}")).unwrap();
+            Limits::change(&named.profile.limits, 1000 << 20)
+        };
+        assert!(change("memory = 512").suffice().is_err());
+        assert!(change("memory = \"6m\"").suffice().is_ok());
+        assert!(change("memory = 0").suffice().is_ok());
+        assert!(change("processes = 1").suffice().is_ok());
+        let swap_after = |text: &str, before| change(text).after(before).swap;
+        assert_eq!(swap_after("memory = \"64m\"", None), Some(0));
+        assert_eq!(swap_after("memory = \"64m\"\nswap = \"1m\"", None), Some(1 << 20));
+        assert_eq!(swap_after("memory = \"64m\"", Some(1 << 20)), None);
+        assert_eq!(swap_after("memory = 0", None), None);
+        assert_eq!(swap_after("processes = 1", None), None);
     }
 
     #[test]

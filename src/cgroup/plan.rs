@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
-use super::limits::{Controller, LEAST_MEMORY, Limits};
+use super::limits::{Controller, Limits};
 use crate::confine::rlimits::Rlimit;
 use crate::error::{Error, Result};
 use crate::profile::{Control, Profile, ResourceLimit, ResourceName};
@@ -151,13 +151,7 @@ const DROP_IN: &str = "sudo mkdir -p /etc/systemd/system/user@.service.d; printf
 /// Decides.
 pub fn plan(profile: &Profile, facts: &Facts) -> Result<Decided> {
     let limits = Limits::of(&profile.limits, facts.memory);
-    if let Some(memory) = limits.memory.filter(|memory| *memory < LEAST_MEMORY) {
-        return Err(Error::new(format!(
-            "limit memory: {} is less than any box needs to start",
-            crate::ui::bytes(memory)
-        ))
-        .hint(format!("ask for at least {}", crate::ui::bytes(LEAST_MEMORY))));
-    }
+    limits.suffice()?;
     let require = profile.requires_limits();
     let (place, controllers, why) = match &facts.place {
         Place::NotAsked => return Ok(Decided::default()),
