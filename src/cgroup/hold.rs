@@ -353,13 +353,7 @@ impl Cgroup {
 
     /// Ends what is left in it, and takes down what is ours to. A scope goes with this process.
     pub fn end(&self) -> Result<()> {
-        if !self.payload.kill()? {
-            return Err(Error::new(format!(
-                "end the box: processes in {} do not die",
-                self.payload.path().display()
-            ))
-            .hint("they wait for a disk or a network file system, and end with that"));
-        }
+        self.payload.end()?;
         self.top.remove(PAYLOAD)?;
         if let Some(made) = &self.made {
             match made.parent.remove(&made.name) {
