@@ -119,3 +119,13 @@ fn broken_files_in_the_list_are_told_or_removed() {
         bash(&work, "cd $XDG_RUNTIME_DIR/casemate/boxes; rm -f e; $casemate ps -q; ls -A").output();
     assert_eq!(again.succeeds().out(), ".draft\nc d\n");
 }
+
+#[test]
+fn a_box_without_a_name_needs_no_list() {
+    let work = Workspace::new();
+    let script = "mkdir $XDG_RUNTIME_DIR/casemate; touch $XDG_RUNTIME_DIR/casemate/boxes; \
+         $casemate run -- echo ran; $casemate run --name b -- echo never; echo $?";
+    let output = bash(&work, script).output().succeeds();
+    assert_eq!(output.out(), "ran\n125\n", "{}", output.err());
+    assert!(output.err().contains("warning: the box is not in the list"), "{}", output.err());
+}
