@@ -6,22 +6,26 @@ mod record;
 
 use std::fs::File;
 use std::io::{Read, Write};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use nix::errno::Errno;
-use nix::fcntl::{FcntlArg, Flock, FlockArg, fcntl};
+use nix::fcntl::{FcntlArg, Flock, fcntl};
 
 pub use record::{Place, Record, Running, is_name};
 
 use crate::error::{During, Error, Result};
-use crate::sys::clone;
+use crate::sys::{clone, fs};
 
 /// More than a record has, with the longest command that is kept in it.
 const LIMIT: u64 = 65536;
 /// More boxes than a user's processes would be enough for.
 const MOST: usize = 100_000;
+/// How long the list may be another's: each has it for some system calls, and a hundred boxes that
+/// begin at once on a slow machine have it one after the other.
+const PATIENCE: Duration = Duration::from_secs(20);
 
 /// The directory of the boxes that run.
 pub struct Registry {
@@ -46,12 +50,13 @@ impl Registry {
     }
 
     /// Nobody else enters or removes a box while this is held.
-    fn lock(&self) -> Result<Flock<OwnedFd>> {
+    fn lock(&self) -> Result<Flock<File>> {
         // Of an open file of its own: a lock is shared by all copies of a descriptor.
-        let fresh: OwnedFd = File::open(&self.path).at("open", &self.path)?.into();
-        Flock::lock(fresh, FlockArg::LockExclusive)
-            .map_err(|(_, error)| error)
-            .at("lock", &self.path)
+        let fresh = File::open(&self.path).at("open", &self.path)?;
+        fs::lock_in_time(fresh, PATIENCE).at("lock", &self.path).map_err(|error| {
+            error
+                .hint("another casemate was stopped while it had the list: let it go on, or end it")
+        })
     }
 
     /// Enters a box. Its name must be free. What crashed boxes left is removed.
