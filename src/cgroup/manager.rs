@@ -24,6 +24,9 @@ const JOB: Duration = Duration::from_secs(60);
 /// and an image may be pulled meanwhile.
 const FRESH: Duration = Duration::from_secs(10);
 
+/// Where to look when it fails.
+const TELLS: &str = "`systemctl --user status` and `journalctl --user -e` may tell why";
+
 const NAME: &str = "org.freedesktop.systemd1";
 const OBJECT: &str = "/org/freedesktop/systemd1";
 const MANAGER: &str = "org.freedesktop.systemd1.Manager";
@@ -216,7 +219,8 @@ impl Manager {
         body.properties(&limits.properties());
         let destination = self.bus.destination();
         let call = Call { destination, ..call("SetUnitProperties", "sba(sv)", body) };
-        self.bus.call(call, Instant::now() + JOB).map(drop)
+        let done = self.bus.call(call, Instant::now() + JOB);
+        done.map(drop).map_err(|error| error.within(format!("change {unit}")).hint(TELLS))
     }
 }
 
@@ -329,9 +333,7 @@ impl Pending {
         loop {
             let message = match self.manager.bus.receive_if_there() {
                 Ok(Some(message)) => message,
-                Ok(None) if Instant::now() >= self.deadline => {
-                    return Err(self.within(Error::new("no answer in time")));
-                }
+                Ok(None) if Instant::now() >= self.deadline => return Err(self.late()),
                 Ok(None) => return Ok(None),
                 Err(error) => return Err(self.within(error)),
             };
@@ -339,6 +341,8 @@ impl Pending {
             let job = self.job.as_ref();
             let is_over = |(path, _): &&(String, String)| Some(path) == job;
             match self.removed.iter().find(is_over) {
+                // One that says other things without an end.
+                None if Instant::now() >= self.deadline => return Err(self.late()),
                 None => {}
                 Some((_, result)) if result == "done" => match self.place()? {
                     Some(group) => return Ok(Some((group, self.unit.clone()))),
@@ -352,8 +356,12 @@ impl Pending {
         }
     }
 
+    fn late(&self) -> Error {
+        self.within(Error::new("no answer in time"))
+    }
+
     fn within(&self, error: Error) -> Error {
-        error.within(format!("start scope {}", self.unit))
+        error.within(format!("start scope {}", self.unit)).hint(TELLS)
     }
 
     fn hear(&mut self, message: &Message) -> Result<()> {
