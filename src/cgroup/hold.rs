@@ -289,7 +289,8 @@ pub struct Cgroup {
 /// What the kernel says of a box that it ended for its memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct OutOfMemory {
-    /// The limit in bytes; `None` where the machine's own memory was used up.
+    /// The limit in bytes; `None` where the box was not at its limit: the machine's memory was used
+    /// up, or that of a cgroup above.
     pub limit: Option<u64>,
     /// The most that was used, in bytes, where the kernel tells (Linux 5.19).
     pub peak: Option<u64>,
@@ -305,7 +306,7 @@ impl OutOfMemory {
                 crate::ui::bytes(limit),
                 peak.unwrap_or_default()
             ),
-            None => "killed: the machine is out of memory".to_owned(),
+            None => "killed: memory ran out above the box".to_owned(),
         }
     }
 
@@ -314,7 +315,7 @@ impl OutOfMemory {
         let error = Error::new(self.describe()).exit(Exit::OutOfMemory);
         match self.limit {
             Some(_) => error.hint("raise it: [limits] memory in the profile, or --memory"),
-            None => error,
+            None => error.hint("the machine, or a cgroup above, is out of memory; a box with a --memory of its own takes no more than that"),
         }
     }
 }
@@ -346,7 +347,16 @@ impl Cgroup {
         if killed == 0 {
             return Ok(None);
         }
-        let limit = self.payload.number("memory.max")?;
+        // Counted where the limit was met; the deaths, where the processes are. In a cgroup of its own
+        // only, where the kernel tells them apart (Linux 5.2).
+        let own = match self.payload.field("memory.events.local", "oom ")? {
+            Some(own) => Some(own),
+            None => self.payload.field("memory.events", "oom ")?,
+        };
+        let limit = match own {
+            Some(1..) => self.payload.number("memory.max")?,
+            _ => None,
+        };
         let peak = self.payload.number("memory.peak")?;
         Ok(Some(OutOfMemory { limit, peak }))
     }
