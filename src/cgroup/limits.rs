@@ -107,6 +107,10 @@ fn beside(bytes: u64) -> u64 {
     bytes.saturating_add(MEMORY_BESIDE)
 }
 
+fn with_beside(count: u64) -> u64 {
+    count.saturating_add(FIRST + BESIDE)
+}
+
 impl Limits {
     /// What a profile says, on a machine with this much memory.
     pub fn of(said: &profile::Limits, machine: u64) -> Limits {
@@ -226,7 +230,7 @@ impl Limits {
             ("MemoryMax", self.memory.map(beside)),
             ("MemoryHigh", self.memory_high.map(beside)),
             ("MemorySwapMax", self.swap),
-            ("TasksMax", self.processes.map(|count| count.saturating_add(FIRST + BESIDE))),
+            ("TasksMax", self.processes.map(with_beside)),
             // Microseconds of each second.
             ("CPUQuotaPerSecUSec", self.cpus.map(|cpus| cpus.saturating_mul(1000))),
             ("CPUWeight", self.cpu_weight.map(u64::from)),
@@ -248,6 +252,7 @@ impl Limits {
         file("memory.high", self.memory_high.map(beside).map(number));
         file("memory.swap.max", self.swap.map(number));
         file("memory.max", self.memory.map(beside).map(number));
+        file("pids.max", self.processes.map(with_beside).map(number));
         let quota = |cpus: u64| match cpus {
             u64::MAX => number(cpus),
             cpus => number((cpus.saturating_mul(PERIOD) / 1000).max(1000)),
@@ -362,6 +367,7 @@ mod tests {
                 "memory.high=100663296",
                 "memory.swap.max=0",
                 "memory.max=134217728",
+                "pids.max=75",
                 "cpu.max=150000 100000",
                 "cpu.weight=50",
                 "io.weight=default 200",
