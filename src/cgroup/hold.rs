@@ -248,7 +248,7 @@ fn read_back(top: &Group, payload: &Group, limits: &Limits) -> Result<()> {
         }
         // Where none of those asked for is to be had, the kernel takes all of the cgroup above.
         let found = top.read("cpuset.cpus.effective")?;
-        if !found.parse::<CpuSet>().is_ok_and(|found| found.is_within(cpus)) {
+        if !is_within(&found, cpus) {
             return Err(Error::new(format!(
                 "limit cpuset: of the processors {cpus} the box gets none: it would run on {}",
                 if found.is_empty() { "none" } else { &found }
@@ -275,6 +275,11 @@ fn read_back(top: &Group, payload: &Group, limits: &Limits) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Whether the kernel's list has processors, and none but those asked for.
+fn is_within(found: &str, asked: &CpuSet) -> bool {
+    found.parse::<CpuSet>().is_ok_and(|found| found.is_within(asked))
 }
 
 /// The cgroup of a box that runs.
@@ -315,7 +320,7 @@ impl OutOfMemory {
         let error = Error::new(self.describe()).exit(Exit::OutOfMemory);
         match self.limit {
             Some(_) => error.hint("raise it: [limits] memory in the profile, or --memory"),
-            None => error.hint("the machine, or a cgroup above, is out of memory; a box with a --memory of its own takes no more than that"),
+            None => error.hint("the machine, or a cgroup above the box, is out of memory"),
         }
     }
 }
@@ -422,6 +427,22 @@ pub fn change(top: &Path, unit: Option<&str>, limits: &Limits) -> Result<()> {
                 std::thread::sleep(Duration::from_millis(2));
             }
             done => return done,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn processors_are_none_but_those_asked_for() {
+        let asked = "0,2-3".parse().unwrap();
+        for fewer in ["0", "2-3", "0,2-3"] {
+            assert!(is_within(fewer, &asked), "{fewer}");
+        }
+        for other in ["", "1", "0-3", "0,4"] {
+            assert!(!is_within(other, &asked), "{other}");
         }
     }
 }
