@@ -262,11 +262,30 @@ fn without_a_manager_limits_are_weaker_and_said_to_be() {
     let refused = plan(text, &["--require-limits", "make"], &host, None).unwrap_err();
     assert_eq!(refused.to_string(), "limits of the box in total: no user manager");
     assert_eq!(refused.hints(), ["linger"]);
-    // What the profile says of each process itself stays.
+    // What the profile says of each process itself does not lift it.
     let text = "[limits]\nmemory = \"1g\"\n[limits.rlimits]\ndata = \"2000000000\"";
     let plan = plan(text, &["make"], &host, None).unwrap();
     let data: Vec<_> = plan.rlimits.iter().filter(|limit| limit.name.0 == "data").collect();
-    assert_eq!((data.len(), data[0].limit.soft), (1, Some(2_000_000_000)));
+    assert_eq!((data.len(), data[0].limit.soft), (1, Some(1 << 30)));
+    let text = "[limits]\nmemory = \"1g\"\n[limits.rlimits]\ndata = \"1000:unlimited\"";
+    let plan = self::plan(
+        text,
+        &["--pids-limit", "50", "--ulimit", "nproc=unlimited", "make"],
+        &host,
+        None,
+    )
+    .unwrap();
+    let limits: Vec<_> =
+        plan.rlimits.iter().map(|one| (one.name.0, one.limit.soft, one.limit.hard)).collect();
+    assert_eq!(
+        limits,
+        [
+            ("core", Some(1), Some(1)),
+            ("data", Some(1000), Some(1 << 30)),
+            ("nproc", Some(51), Some(51))
+        ]
+    );
+    assert!(plan.degraded[0].reason.contains("processes counts for each user id"));
 }
 
 #[test]

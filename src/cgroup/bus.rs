@@ -7,7 +7,7 @@ use std::io::IoSlice;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -195,6 +195,8 @@ impl Bus {
         loop {
             let message = self.receive(deadline)?;
             if message.reply_to != Some(serial) {
+                // Who says other things without an end never lets it come to waiting.
+                in_time(deadline)?;
                 continue;
             }
             match message.kind {
@@ -286,18 +288,24 @@ impl Bus {
     }
 
     fn wait(&self, what: PollFlags, deadline: Instant) -> Result<()> {
-        let left = deadline.saturating_duration_since(Instant::now());
-        if left.is_zero() {
-            return Err(Error::new("no answer in time").kind(Errno::ETIMEDOUT));
-        }
-        let timeout = PollTimeout::try_from(left + std::time::Duration::from_millis(1))
-            .unwrap_or(PollTimeout::MAX);
+        let left = in_time(deadline)?;
+        let timeout =
+            PollTimeout::try_from(left + Duration::from_millis(1)).unwrap_or(PollTimeout::MAX);
         let mut fds = [PollFd::new(self.socket.as_fd(), what)];
         match poll(&mut fds, timeout) {
             Ok(_) | Err(Errno::EINTR) => Ok(()),
             Err(error) => Err(Error::os("wait for", "the connection", error)),
         }
     }
+}
+
+/// What is left until then.
+fn in_time(deadline: Instant) -> Result<Duration> {
+    let left = deadline.saturating_duration_since(Instant::now());
+    if left.is_zero() {
+        return Err(Error::new("no answer in time").kind(Errno::ETIMEDOUT));
+    }
+    Ok(left)
 }
 
 /// Whether the directory is the user's own and closed to others, as the XDG specification demands
@@ -316,7 +324,6 @@ mod tests {
     use super::*;
     use std::io::{Read, Write};
     use std::os::unix::net::UnixListener;
-    use std::time::Duration;
 
     #[test]
     fn addresses_of_the_session_bus() {
@@ -359,6 +366,16 @@ mod tests {
         let error = bus.greeted(soon()).err().unwrap();
         assert!(error.to_string().ends_with("no answer in time"), "{error}");
         assert!(start.elapsed() < Duration::from_secs(1));
+    }
+
+    #[test]
+    fn a_peer_that_says_other_things_without_an_end_is_given_up() {
+        let signals = [&b"l\x04\0\x01\0\0\0\0\x01\0\0\0"[..], &[0; 4]].concat().repeat(1 << 20);
+        let (_place, address) = peer(vec![b"OK 1234\r\nAGREE_UNIX_FD\r\n".to_vec(), signals]);
+        let mut bus = Bus::open(&address, soon()).unwrap();
+        bus.greeted(soon()).unwrap();
+        let error = bus.hello("org.example", soon()).err().unwrap();
+        assert!(error.to_string().ends_with("no answer in time"), "{error}");
     }
 
     #[test]

@@ -2,6 +2,7 @@
 //! a container, or one that an administrator made (cgroup-v2, "Delegation").
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
@@ -12,6 +13,10 @@ use super::limits::Controller;
 use super::{PAYLOAD, SUPERVISOR};
 use crate::error::{During, Error, Result};
 use crate::sys::fs;
+
+/// How long the cgroup may be another's: each has it while it makes its own, and a hundred boxes that
+/// begin at once on a slow machine have it one after the other.
+const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A cgroup below which boxes may have theirs.
 pub(super) struct Delegated {
@@ -104,11 +109,16 @@ impl Delegated {
     /// Makes it.
     pub(super) fn make(self, box_name: &str) -> Result<Made> {
         // One that is made and not locked yet would be taken for what a crash left.
-        let among_others = lock(&self.group, FlockArg::LockExclusive)?;
+        let path = self.group.path();
+        let among_others = std::fs::File::open(path).at("open cgroup", path)?;
+        let among_others =
+            fs::lock_in_time(among_others, PATIENCE).at("lock cgroup", path).map_err(|error| {
+                error.hint("another casemate was stopped while it had it: let it go on, or end it")
+            })?;
         self.sweep();
         let name = format!("casemate-{box_name}-{:08x}", super::random()?);
         let top = self.group.child(&name)?;
-        let lock = lock(&top, FlockArg::LockExclusiveNonblock)?.ok_or_else(|| {
+        let lock = try_lock(&top)?.ok_or_else(|| {
             Error::new(format!("lock cgroup {}: somebody else has it", top.path().display()))
         })?;
         drop(among_others);
@@ -132,9 +142,7 @@ impl Delegated {
             };
             // What cannot be removed stays: it is in use, or not ours.
             let _stays = Group::open(&entry.path()).and_then(|left| {
-                let Some(_lock) = lock(&left, FlockArg::LockExclusiveNonblock)? else {
-                    return Ok(());
-                };
+                let Some(_lock) = try_lock(&left)? else { return Ok(()) };
                 if left.is_populated()? {
                     return Ok(());
                 }
@@ -147,11 +155,11 @@ impl Delegated {
 }
 
 /// Locks a cgroup's directory; `None` where another has it.
-fn lock(group: &Group, how: FlockArg) -> Result<Option<Flock<std::fs::File>>> {
+fn try_lock(group: &Group) -> Result<Option<Flock<std::fs::File>>> {
     // Of an open file of its own: a lock is shared by all copies of a descriptor.
     let path = group.path();
     let own = std::fs::File::open(path).at("open cgroup", path)?;
-    match Flock::lock(own, how) {
+    match Flock::lock(own, FlockArg::LockExclusiveNonblock) {
         Ok(lock) => Ok(Some(lock)),
         Err((_, Errno::EWOULDBLOCK)) => Ok(None),
         Err((_, error)) => Err(Error::os("lock cgroup", path.display(), error)),

@@ -186,19 +186,29 @@ impl Group {
         if frozen {
             self.write("cgroup.freeze", "0")?;
         }
-        Err(Error::new(format!("freeze {}: not done in time", self.path.display()))
+        let what = if frozen { "freeze" } else { "thaw" };
+        Err(Error::new(format!("{what} {}: not done in time", self.path.display()))
             .hint("a process in it waits for a disk or a network file system"))
     }
 
     /// Ends every process in it, frozen ones too (Linux 5.14), and waits until they are gone. False
     /// where some are not.
-    pub fn kill(&self) -> Result<bool> {
+    fn kill(&self) -> Result<bool> {
         const PATIENCE: Duration = Duration::from_secs(2);
         match self.write("cgroup.kill", "1") {
             Err(error) if error.errno() == Some(Errno::ENOENT) => self.kill_each()?,
             done => done?,
         }
         self.wait(PATIENCE, |events| !events.populated)
+    }
+
+    /// The same, where one that is left is an error.
+    pub fn end(&self) -> Result<()> {
+        if self.kill()? {
+            return Ok(());
+        }
+        Err(Error::new(format!("end the box: processes in {} do not die", self.path.display()))
+            .hint("they wait for a disk or a network file system, and end with that"))
     }
 
     /// As `cgroup.kill`, on kernels before it: frozen, so that none can fork meanwhile.

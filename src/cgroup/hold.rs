@@ -13,7 +13,7 @@ use super::manager::{self, Manager, Pending, Ways};
 use super::plan::{Facts, Place};
 use super::{PAYLOAD, SUPERVISOR};
 use crate::error::{During, Error, Exit, Result};
-use crate::profile::{Control, Profile};
+use crate::profile::{Control, CpuSet, Profile};
 
 /// The question whether a manager is there, on its way: the answer comes while something else is
 /// done.
@@ -218,6 +218,7 @@ fn set(group: &Group, name: &str, text: &str) -> Result<()> {
 fn read_back(top: &Group, payload: &Group, limits: &Limits) -> Result<()> {
     let wrong = |key: &str, found: &str| {
         Error::new(format!("limit {key}: the kernel has {found} in the box's cgroup"))
+            .hint("another program may have changed it; journalctl --user -e may tell")
     };
     for (key, file, asked) in [
         ("memory", "memory.max", limits.memory),
@@ -245,6 +246,15 @@ fn read_back(top: &Group, payload: &Group, limits: &Limits) -> Result<()> {
         if found != cpus.to_string() {
             return Err(wrong("cpuset", &found));
         }
+        // Where none of those asked for is to be had, the kernel takes all of the cgroup above.
+        let found = top.read("cpuset.cpus.effective")?;
+        if !is_within(&found, cpus) {
+            return Err(Error::new(format!(
+                "limit cpuset: of the processors {cpus} the box gets none: it would run on {}",
+                if found.is_empty() { "none" } else { &found }
+            ))
+            .hint("ask for processors that are online, and that the cgroup above may use: its cpuset.cpus.effective lists them"));
+        }
     }
     if let Some(weight) = limits.cpu_weight {
         let found = top.read("cpu.weight")?;
@@ -267,6 +277,11 @@ fn read_back(top: &Group, payload: &Group, limits: &Limits) -> Result<()> {
     Ok(())
 }
 
+/// Whether the kernel's list has processors, and none but those asked for.
+fn is_within(found: &str, asked: &CpuSet) -> bool {
+    found.parse::<CpuSet>().is_ok_and(|found| found.is_within(asked))
+}
+
 /// The cgroup of a box that runs.
 #[derive(Debug)]
 pub struct Cgroup {
@@ -279,7 +294,8 @@ pub struct Cgroup {
 /// What the kernel says of a box that it ended for its memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct OutOfMemory {
-    /// The limit in bytes; `None` where the machine's own memory was used up.
+    /// The limit in bytes; `None` where the box was not at its limit: the machine's memory was used
+    /// up, or that of a cgroup above.
     pub limit: Option<u64>,
     /// The most that was used, in bytes, where the kernel tells (Linux 5.19).
     pub peak: Option<u64>,
@@ -295,7 +311,7 @@ impl OutOfMemory {
                 crate::ui::bytes(limit),
                 peak.unwrap_or_default()
             ),
-            None => "killed: the machine is out of memory".to_owned(),
+            None => "killed: memory ran out above the box".to_owned(),
         }
     }
 
@@ -304,7 +320,7 @@ impl OutOfMemory {
         let error = Error::new(self.describe()).exit(Exit::OutOfMemory);
         match self.limit {
             Some(_) => error.hint("raise it: [limits] memory in the profile, or --memory"),
-            None => error,
+            None => error.hint("the machine, or a cgroup above the box, is out of memory"),
         }
     }
 }
@@ -336,20 +352,23 @@ impl Cgroup {
         if killed == 0 {
             return Ok(None);
         }
-        let limit = self.payload.number("memory.max")?;
+        // Counted where the limit was met; the deaths, where the processes are. In a cgroup of its own
+        // only, where the kernel tells them apart (Linux 5.2).
+        let own = match self.payload.field("memory.events.local", "oom ")? {
+            Some(own) => Some(own),
+            None => self.payload.field("memory.events", "oom ")?,
+        };
+        let limit = match own {
+            Some(1..) => self.payload.number("memory.max")?,
+            _ => None,
+        };
         let peak = self.payload.number("memory.peak")?;
         Ok(Some(OutOfMemory { limit, peak }))
     }
 
     /// Ends what is left in it, and takes down what is ours to. A scope goes with this process.
     pub fn end(&self) -> Result<()> {
-        if !self.payload.kill()? {
-            return Err(Error::new(format!(
-                "end the box: processes in {} do not die",
-                self.payload.path().display()
-            ))
-            .hint("they wait for a disk or a network file system, and end with that"));
-        }
+        self.payload.end()?;
         self.top.remove(PAYLOAD)?;
         if let Some(made) = &self.made {
             match made.parent.remove(&made.name) {
@@ -367,6 +386,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Changes the limits of a running box: by its unit where systemd set them, else by hand.
 pub fn change(top: &Path, unit: Option<&str>, limits: &Limits) -> Result<()> {
+    limits.suffice()?;
     let group = Group::open(top)?;
     let controllers = group.controllers()?;
     if let Some((missing, key)) =
@@ -378,6 +398,8 @@ pub fn change(top: &Path, unit: Option<&str>, limits: &Limits) -> Result<()> {
         ))
         .hint("it is not delegated to you; `casemate doctor` names what to change"));
     }
+    let payload = Group::open(&group.path().join(PAYLOAD))?;
+    let limits = &limits.after(payload.number("memory.max")?);
     match unit {
         Some(unit) => {
             if !manager::is_scope(top) || top.file_name().is_none_or(|name| name != unit) {
@@ -394,7 +416,6 @@ pub fn change(top: &Path, unit: Option<&str>, limits: &Limits) -> Result<()> {
             }
         }
     }
-    let payload = Group::open(&group.path().join(PAYLOAD))?;
     for (name, text) in limits.box_files() {
         set(&payload, name, &text)?;
     }
@@ -406,6 +427,22 @@ pub fn change(top: &Path, unit: Option<&str>, limits: &Limits) -> Result<()> {
                 std::thread::sleep(Duration::from_millis(2));
             }
             done => return done,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn processors_are_none_but_those_asked_for() {
+        let asked = "0,2-3".parse().unwrap();
+        for fewer in ["0", "2-3", "0,2-3"] {
+            assert!(is_within(fewer, &asked), "{fewer}");
+        }
+        for other in ["", "1", "0-3", "0,4"] {
+            assert!(!is_within(other, &asked), "{other}");
         }
     }
 }

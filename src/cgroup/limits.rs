@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use serde::{Serialize, Serializer};
 
 use super::wire::Value;
+use crate::error::{Error, Result};
 use crate::profile::{self, Amount, CpuSet, Size};
 
 /// A controller of the unified hierarchy that limits need.
@@ -106,6 +107,10 @@ fn beside(bytes: u64) -> u64 {
     bytes.saturating_add(MEMORY_BESIDE)
 }
 
+fn with_beside(count: u64) -> u64 {
+    count.saturating_add(FIRST + BESIDE)
+}
+
 impl Limits {
     /// What a profile says, on a machine with this much memory.
     pub fn of(said: &profile::Limits, machine: u64) -> Limits {
@@ -145,6 +150,25 @@ impl Limits {
             cpus: lifted(said.cpus.is_some(), limits.cpus),
             ..limits
         }
+    }
+
+    /// Refuses what no box can live with.
+    pub(super) fn suffice(&self) -> Result<()> {
+        match self.memory {
+            Some(memory) if memory < LEAST_MEMORY => Err(Error::new(format!(
+                "limit memory: {} is less than any box needs",
+                crate::ui::bytes(memory)
+            ))
+            .hint(format!("ask for at least {}", crate::ui::bytes(LEAST_MEMORY)))),
+            _ => Ok(()),
+        }
+    }
+
+    /// These as a change of a box whose limit of memory is `before`: where that is none, the change
+    /// is the box's first, and leaves it no swap, as at its start.
+    pub(super) fn after(&self, before: Option<u64>) -> Limits {
+        let is_first = before.is_none() && self.memory.is_some_and(|memory| memory != u64::MAX);
+        Limits { swap: self.swap.or(is_first.then_some(0)), ..self.clone() }
     }
 
     /// Whether there is none.
@@ -206,7 +230,7 @@ impl Limits {
             ("MemoryMax", self.memory.map(beside)),
             ("MemoryHigh", self.memory_high.map(beside)),
             ("MemorySwapMax", self.swap),
-            ("TasksMax", self.processes.map(|count| count.saturating_add(FIRST + BESIDE))),
+            ("TasksMax", self.processes.map(with_beside)),
             // Microseconds of each second.
             ("CPUQuotaPerSecUSec", self.cpus.map(|cpus| cpus.saturating_mul(1000))),
             ("CPUWeight", self.cpu_weight.map(u64::from)),
@@ -228,6 +252,7 @@ impl Limits {
         file("memory.high", self.memory_high.map(beside).map(number));
         file("memory.swap.max", self.swap.map(number));
         file("memory.max", self.memory.map(beside).map(number));
+        file("pids.max", self.processes.map(with_beside).map(number));
         let quota = |cpus: u64| match cpus {
             u64::MAX => number(cpus),
             cpus => number((cpus.saturating_mul(PERIOD) / 1000).max(1000)),
@@ -299,6 +324,24 @@ mod tests {
     }
 
     #[test]
+    fn a_change_means_what_it_means_at_the_start() {
+        let change = |text: &str| {
+            let named = profile::parse("p", &format!("[limits]\n{text}")).unwrap();
+            Limits::change(&named.profile.limits, 1000 << 20)
+        };
+        assert!(change("memory = 512").suffice().is_err());
+        assert!(change("memory = \"6m\"").suffice().is_ok());
+        assert!(change("memory = 0").suffice().is_ok());
+        assert!(change("processes = 1").suffice().is_ok());
+        let swap_after = |text: &str, before| change(text).after(before).swap;
+        assert_eq!(swap_after("memory = \"64m\"", None), Some(0));
+        assert_eq!(swap_after("memory = \"64m\"\nswap = \"1m\"", None), Some(1 << 20));
+        assert_eq!(swap_after("memory = \"64m\"", Some(1 << 20)), None);
+        assert_eq!(swap_after("memory = 0", None), None);
+        assert_eq!(swap_after("processes = 1", None), None);
+    }
+
+    #[test]
     fn what_systemd_is_told_and_what_the_files_say_agree() {
         let all = limits(
             "memory = \"64m\"\nmemory-high = \"32m\"\nprocesses = 10\ncpus = 1.5\ncpu-weight = 50\nio-weight = 200\ncpuset = \"0,2-3\"",
@@ -324,6 +367,7 @@ mod tests {
                 "memory.high=100663296",
                 "memory.swap.max=0",
                 "memory.max=134217728",
+                "pids.max=75",
                 "cpu.max=150000 100000",
                 "cpu.weight=50",
                 "io.weight=default 200",

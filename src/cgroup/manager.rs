@@ -20,6 +20,13 @@ use crate::sys::clone;
 const GREETING: Duration = Duration::from_secs(30);
 const JOB: Duration = Duration::from_secs(60);
 
+/// How long a call may lie before the rest is said: a bus hangs up on who says no more for 30 seconds,
+/// and an image may be pulled meanwhile.
+const FRESH: Duration = Duration::from_secs(10);
+
+/// Where to look when it fails.
+const TELLS: &str = "`systemctl --user status` and `journalctl --user -e` may tell why";
+
 const NAME: &str = "org.freedesktop.systemd1";
 const OBJECT: &str = "/org/freedesktop/systemd1";
 const MANAGER: &str = "org.freedesktop.systemd1.Manager";
@@ -71,13 +78,13 @@ pub(super) struct Ways {
     all: Vec<(&'static str, Address)>,
     runtime: Option<PathBuf>,
     called: Option<Result<Bus>>,
-    deadline: Instant,
+    since: Instant,
 }
 
 impl Ways {
     /// Calls at the first.
     pub(super) fn call() -> Ways {
-        let deadline = Instant::now() + GREETING;
+        let since = Instant::now();
         let runtime = runtime_directory();
         let mut all = Vec::new();
         if let Some(runtime) = &runtime {
@@ -90,17 +97,20 @@ impl Ways {
                 all.push((BUS, address));
             }
         }
-        let called = all.first().map(|(_, address)| Bus::open(address, deadline));
-        Ways { all, runtime, called, deadline }
+        let called = all.first().map(|(_, address)| Bus::open(address, since + GREETING));
+        Ways { all, runtime, called, since }
     }
 
     /// Tries each. The error says how each failed.
     pub(super) fn manager(mut self) -> Result<Manager> {
         let mut failures: Vec<String> = Vec::new();
+        // What was done meanwhile took time that is not the manager's.
+        let deadline = Instant::now() + GREETING;
         for (via, address) in &self.all {
-            let bus = self.called.take().unwrap_or_else(|| Bus::open(address, self.deadline));
+            let called = self.called.take().filter(|_| self.since.elapsed() < FRESH);
+            let bus = called.unwrap_or_else(|| Bus::open(address, deadline));
             let reached = bus.and_then(|bus| {
-                Manager::greet(via, bus, self.deadline).map_err(|error| error.within(address))
+                Manager::greet(via, bus, deadline).map_err(|error| error.within(address))
             });
             match reached {
                 Ok(manager) => return Ok(manager),
@@ -209,7 +219,8 @@ impl Manager {
         body.properties(&limits.properties());
         let destination = self.bus.destination();
         let call = Call { destination, ..call("SetUnitProperties", "sba(sv)", body) };
-        self.bus.call(call, Instant::now() + JOB).map(drop)
+        let done = self.bus.call(call, Instant::now() + JOB);
+        done.map(drop).map_err(|error| error.within(format!("change {unit}")).hint(TELLS))
     }
 }
 
@@ -322,9 +333,7 @@ impl Pending {
         loop {
             let message = match self.manager.bus.receive_if_there() {
                 Ok(Some(message)) => message,
-                Ok(None) if Instant::now() >= self.deadline => {
-                    return Err(self.within(Error::new("no answer in time")));
-                }
+                Ok(None) if Instant::now() >= self.deadline => return Err(self.late()),
                 Ok(None) => return Ok(None),
                 Err(error) => return Err(self.within(error)),
             };
@@ -332,6 +341,8 @@ impl Pending {
             let job = self.job.as_ref();
             let is_over = |(path, _): &&(String, String)| Some(path) == job;
             match self.removed.iter().find(is_over) {
+                // One that says other things without an end.
+                None if Instant::now() >= self.deadline => return Err(self.late()),
                 None => {}
                 Some((_, result)) if result == "done" => match self.place()? {
                     Some(group) => return Ok(Some((group, self.unit.clone()))),
@@ -345,8 +356,12 @@ impl Pending {
         }
     }
 
+    fn late(&self) -> Error {
+        self.within(Error::new("no answer in time"))
+    }
+
     fn within(&self, error: Error) -> Error {
-        error.within(format!("start scope {}", self.unit))
+        error.within(format!("start scope {}", self.unit)).hint(TELLS)
     }
 
     fn hear(&mut self, message: &Message) -> Result<()> {

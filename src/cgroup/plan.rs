@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
-use super::limits::{Controller, LEAST_MEMORY, Limits};
+use super::limits::{Controller, Limits};
 use crate::confine::rlimits::Rlimit;
 use crate::error::{Error, Result};
 use crate::profile::{Control, Profile, ResourceLimit, ResourceName};
@@ -151,13 +151,7 @@ const DROP_IN: &str = "sudo mkdir -p /etc/systemd/system/user@.service.d; printf
 /// Decides.
 pub fn plan(profile: &Profile, facts: &Facts) -> Result<Decided> {
     let limits = Limits::of(&profile.limits, facts.memory);
-    if let Some(memory) = limits.memory.filter(|memory| *memory < LEAST_MEMORY) {
-        return Err(Error::new(format!(
-            "limit memory: {} is less than any box needs to start",
-            crate::ui::bytes(memory)
-        ))
-        .hint(format!("ask for at least {}", crate::ui::bytes(LEAST_MEMORY))));
-    }
+    limits.suffice()?;
     let require = profile.requires_limits();
     let (place, controllers, why) = match &facts.place {
         Place::NotAsked => return Ok(Decided::default()),
@@ -230,6 +224,7 @@ fn nowhere(limits: Limits, reason: &str, hints: &[String], require: bool) -> Res
     if let Some(processes) = limits.processes {
         // The box's PID 1 is counted with them.
         limit("nproc", processes.saturating_add(1));
+        words.push("processes counts for each user id, not in total".to_owned());
     }
     let without: Vec<&str> = limits
         .needs()
@@ -304,8 +299,10 @@ mod tests {
         assert_eq!(set, [("data", Some(64 << 20)), ("nproc", Some(6))]);
         assert_eq!(
             decided.lost.unwrap(),
-            "memory counts for each process, not in total; cpus without effect: nobody"
+            "memory counts for each process, not in total; processes counts for each user id, not in total; cpus without effect: nobody"
         );
+        let lost = plan(&said("processes = 5"), &facts).unwrap().lost;
+        assert_eq!(lost.unwrap(), "processes counts for each user id, not in total: nobody");
         let error = plan(&lax("processes = 5\nrequire = true"), &facts).unwrap_err();
         assert_eq!(error.to_string(), "limits of the box in total: nobody");
         assert_eq!(error.hints(), ["linger"]);

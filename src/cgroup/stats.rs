@@ -80,6 +80,6 @@ pub fn thaw(top: &Path) -> Result<()> {
 }
 
 /// Ends every process of a box.
-pub fn kill(top: &Path) -> Result<bool> {
-    Group::open(&top.join(PAYLOAD))?.kill()
+pub fn kill(top: &Path) -> Result<()> {
+    Group::open(&top.join(PAYLOAD))?.end()
 }

@@ -135,7 +135,13 @@ pub struct Shares(pub Weight);
 impl FromStr for Shares {
     type Err = String;
     fn from_str(text: &str) -> Result<Self, String> {
-        scaled(text, 2, 262_144).map(Shares)
+        let shares = within(text, 2, 262_144)?;
+        // The curve through 2 and 1, 1024 and 100, 262144 and 10000, as newer OCI runtimes have it
+        // (crun 1.23, runc 1.3.2): what others have is the same in both measures.
+        let log = (shares as f64).log2();
+        let weight = 10f64.powf((log * log + 125.0 * log) / 612.0 - 7.0 / 34.0);
+        // Whole numbers come out a little above themselves.
+        Ok(Shares(Weight((weight - 1e-6).ceil().clamp(1.0, 10_000.0) as u16)))
     }
 }
 
@@ -146,18 +152,16 @@ pub struct BlkioWeight(pub Weight);
 impl FromStr for BlkioWeight {
     type Err = String;
     fn from_str(text: &str) -> Result<Self, String> {
-        scaled(text, 10, 1000).map(BlkioWeight)
+        // The whole range onto that of weights, as the OCI runtimes do it (crun(1), "CGROUP v2").
+        let weight = 1 + (within(text, 10, 1000)? - 10) * 9999 / 990;
+        Ok(BlkioWeight(Weight(u16::try_from(weight).unwrap_or(u16::MAX))))
     }
 }
 
-/// The whole range onto that of weights, as the OCI runtimes do it (crun(1), "CGROUP v2").
-fn scaled(text: &str, least: u64, most: u64) -> Result<Weight, String> {
-    let number = text.parse::<u64>().ok().filter(|_| text.bytes().all(|b| b.is_ascii_digit()));
-    let number = number.filter(|number| (least..=most).contains(number));
-    let weight = number.map(|number| 1 + (number - least) * 9999 / (most - least));
-    weight
-        .and_then(|weight| u16::try_from(weight).ok())
-        .map(Weight)
+fn within(text: &str, least: u32, most: u32) -> Result<u32, String> {
+    let number = text.parse().ok().filter(|_| text.bytes().all(|b| b.is_ascii_digit()));
+    number
+        .filter(|number| (least..=most).contains(number))
         .ok_or_else(|| format!("{text:?} is not a number from {least} to {most}"))
 }
 
@@ -192,8 +196,12 @@ mod tests {
     #[test]
     fn podmans_shares_are_scaled() {
         assert_eq!("2".parse(), Ok(Shares(Weight(1))));
-        assert_eq!("1024".parse(), Ok(Shares(Weight(39))));
+        assert_eq!("512".parse(), Ok(Shares(Weight(59))));
+        assert_eq!("1024".parse(), Ok(Shares(Weight(100))));
+        assert_eq!("2048".parse(), Ok(Shares(Weight(174))));
         assert_eq!("262144".parse(), Ok(Shares(Weight(10_000))));
+        assert_eq!("10".parse(), Ok(BlkioWeight(Weight(1))));
+        assert_eq!("500".parse(), Ok(BlkioWeight(Weight(4950))));
         assert_eq!("1000".parse(), Ok(BlkioWeight(Weight(10_000))));
         for bad in ["", "1", "262145", "-2", "+2"] {
             assert!(bad.parse::<Shares>().is_err(), "{bad}");

@@ -125,11 +125,15 @@ fn each(names: &[String], mut act: impl FnMut(&str) -> Result<()>) -> Result<i32
 pub(super) fn kill(args: &KillArgs) -> Result<i32> {
     each(&args.names, |name| {
         let (registry, running) = found(name)?;
+        if args.signal.0 == libc::SIGKILL && running.program.is_none() {
+            // It starts yet, and there is nobody else to be told.
+            return running.end_supervisor(&registry);
+        }
         match running.signal(args.signal.0) {
             // With ids of a range the program is another user to us, but its cgroup is ours.
             Err(error) if running::is_refused(&error) && args.signal.0 == libc::SIGKILL => {
                 match &running.record.place {
-                    Some(place) => cgroup::kill(&place.path).map(drop),
+                    Some(place) => cgroup::kill(&place.path),
                     None => running.end_supervisor(&registry),
                 }
             }

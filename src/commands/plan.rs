@@ -10,6 +10,7 @@ use super::pull::Obtain;
 use super::{registries, trust};
 use crate::cgroup;
 use crate::cli::RunArgs;
+use crate::confine::rlimits;
 use crate::error::{During, Error, Result};
 use crate::host::doctor::Outcome;
 use crate::host::overlay::{self, Note};
@@ -146,7 +147,12 @@ pub(super) fn plan(
         inputs.placeholders = now;
     };
     for limit in &mut sandbox.rlimits {
-        crate::confine::rlimits::fit(limit)?;
+        let said = merged.limits.rlimits.get(&limit.name);
+        // What stands in place of a limit of the box is no reason against the run.
+        match said.is_some_and(|said| said.hard == limit.limit.hard) {
+            true => rlimits::fit(limit)?,
+            false => rlimits::lower(limit)?,
+        }
     }
     let cgroup = match (&sandbox.cgroup, obtain) {
         (Some(plan), Some(_)) => found.begin(&label, &plan.limits)?,

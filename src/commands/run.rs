@@ -100,7 +100,16 @@ fn enter(args: &RunArgs, sandbox: &Sandbox, name: &str, cgroup: &Begun) -> Resul
             Begun::Nowhere | Begun::Wanted(_) => None,
         },
     };
-    Registry::open(&runtime)?.enter(&record).map(Some)
+    match Registry::open(&runtime).and_then(|registry| registry.enter(&record)) {
+        // Nobody asked for the list.
+        Err(error) if args.name.is_none() => {
+            if !args.quiet {
+                ui::warning(&format!("the box is not in the list of those that run: {error}"));
+            }
+            Ok(None)
+        }
+        entered => entered.map(Some),
+    }
 }
 
 /// A directory as standard input is a way out of every box: what lies above it can be walked to,

@@ -58,6 +58,20 @@ pub fn fit(limit: &mut Rlimit) -> Result<()> {
     Ok(())
 }
 
+/// Lowers one that stands for another limit to what an ordinary user may set: the caller's own hard
+/// limit is then the stricter one.
+pub fn lower(limit: &mut Rlimit) -> Result<()> {
+    let resource = resource(limit.name.0)
+        .ok_or_else(|| Error::new(format!("limit {}: unknown", limit.name.0)))?;
+    let (_, hard) = getrlimit(resource).map_err(|e| Error::os("read limit", limit.name.0, e))?;
+    if hard != RLIM_INFINITY {
+        let within = |value: Option<u64>| Some(value.map_or(hard, |value| value.min(hard)));
+        let ResourceLimit { soft, hard } = limit.limit;
+        limit.limit = ResourceLimit { soft: within(soft), hard: within(hard) };
+    }
+    Ok(())
+}
+
 /// Sets it for this process and those it starts.
 pub fn apply(limit: &Rlimit) -> Result<()> {
     let resource = resource(limit.name.0)

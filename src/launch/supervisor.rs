@@ -30,6 +30,7 @@ use crate::running::{Entry, Place};
 use crate::sandbox::{Keyring, Sandbox};
 use crate::sys::clone::{self, Change, Child, Forked};
 use crate::sys::process;
+use crate::ui;
 
 /// What a launch needs beside the plan.
 pub struct Options<'a> {
@@ -295,9 +296,7 @@ impl Supervisor {
         let Some(coming) = &mut self.coming else { return Ok(()) };
         let Some(cgroup) = coming.advance()? else { return Ok(()) };
         self.coming = None;
-        if let Some(entry) = &self.entry {
-            entry.placed(&Place::of(&cgroup))?;
-        }
+        note(self.entry.as_ref().map(|entry| entry.placed(&Place::of(&cgroup))));
         self.cgroup = Some(cgroup);
         match &self.channel {
             Some(channel) => channel.send(&Message::Placed, None),
@@ -413,9 +412,7 @@ impl Supervisor {
             }
             Some((Message::Terminal, Some(master))) => self.relay = Some(Relay::start(master)?),
             Some((Message::Started, Some(program))) => {
-                if let Some(entry) = &self.entry {
-                    entry.started(&program)?;
-                }
+                note(self.entry.as_ref().map(|entry| entry.started(&program)));
                 self.program = Some(program);
                 for signal in std::mem::take(&mut self.pending) {
                     self.send(signal)?;
@@ -581,6 +578,13 @@ impl Supervisor {
             drained?;
         }
         ended
+    }
+}
+
+/// What the list of boxes does not say is no reason to end one.
+fn note(written: Option<Result<()>>) {
+    if let Some(Err(error)) = written {
+        ui::warning(&format!("the list of boxes does not say all of this one: {error}"));
     }
 }
 

@@ -106,7 +106,7 @@ impl CpuSet {
     }
 
     /// Whether all of them are among the others.
-    pub(super) fn is_within(&self, others: &CpuSet) -> bool {
+    pub(crate) fn is_within(&self, others: &CpuSet) -> bool {
         self.0.is_subset(&others.0)
     }
 }

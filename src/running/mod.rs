@@ -6,22 +6,26 @@ mod record;
 
 use std::fs::File;
 use std::io::{Read, Write};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use nix::errno::Errno;
-use nix::fcntl::{FcntlArg, Flock, FlockArg, fcntl};
+use nix::fcntl::{FcntlArg, Flock, fcntl};
 
 pub use record::{Place, Record, Running, is_name};
 
 use crate::error::{During, Error, Result};
-use crate::sys::clone;
+use crate::sys::{clone, fs};
 
 /// More than a record has, with the longest command that is kept in it.
 const LIMIT: u64 = 65536;
 /// More boxes than a user's processes would be enough for.
 const MOST: usize = 100_000;
+/// How long the list may be another's: each has it for some system calls, and a hundred boxes that
+/// begin at once on a slow machine have it one after the other.
+const PATIENCE: Duration = Duration::from_secs(20);
 
 /// The directory of the boxes that run.
 pub struct Registry {
@@ -46,12 +50,13 @@ impl Registry {
     }
 
     /// Nobody else enters or removes a box while this is held.
-    fn lock(&self) -> Result<Flock<OwnedFd>> {
+    fn lock(&self) -> Result<Flock<File>> {
         // Of an open file of its own: a lock is shared by all copies of a descriptor.
-        let fresh: OwnedFd = File::open(&self.path).at("open", &self.path)?.into();
-        Flock::lock(fresh, FlockArg::LockExclusive)
-            .map_err(|(_, error)| error)
-            .at("lock", &self.path)
+        let fresh = File::open(&self.path).at("open", &self.path)?;
+        fs::lock_in_time(fresh, PATIENCE).at("lock", &self.path).map_err(|error| {
+            error
+                .hint("another casemate was stopped while it had the list: let it go on, or end it")
+        })
     }
 
     /// Enters a box. Its name must be free. What crashed boxes left is removed.
@@ -59,12 +64,16 @@ impl Registry {
         let _lock = self.lock()?;
         self.sweep()?;
         let path = self.path.join(&record.name);
-        if let Some(found) = self.read(&record.name)? {
-            return Err(Error::new(format!("name {}: a box of this name is running", record.name))
-                .hint(format!(
+        let taken = Error::new(format!("name {}: a box of this name is running", record.name));
+        match self.read(&record.name)? {
+            Found::Nobodys => {}
+            Found::Here(found) => {
+                return Err(taken.hint(format!(
                     "give it another --name, or end that one: casemate kill {} (process {})",
                     record.name, found.supervisor
                 )));
+            }
+            Found::Elsewhere => return Err(taken.hint("give it another --name").hint(ELSEWHERE)),
         }
         // Complete and locked before it has its name; under the lock of the directory, this one is
         // the only one that is being made.
@@ -83,15 +92,17 @@ impl Registry {
         Ok(Entry { file, path })
     }
 
-    /// The boxes that run, by name. What crashed boxes left is removed.
+    /// The boxes that run, by name, but those of another PID namespace. What crashed boxes left is removed.
     pub fn list(&self) -> Result<Vec<Running>> {
         let _lock = self.lock()?;
         let mut running = Vec::new();
         for entry in std::fs::read_dir(&self.path).at("read", &self.path)?.take(MOST) {
             let entry = entry.at("read", &self.path)?;
             let name = entry.file_name();
-            if let Some(name) = name.to_str().filter(|name| is_name(name)) {
-                running.extend(self.read(name)?);
+            if let Some(name) = name.to_str().filter(|name| is_name(name))
+                && let Found::Here(found) = self.read(name)?
+            {
+                running.push(found);
             }
         }
         running.sort_by(|a, b| a.record.name.cmp(&b.record.name));
@@ -100,13 +111,18 @@ impl Registry {
 
     /// The box of this name.
     pub fn get(&self, name: &str) -> Result<Running> {
-        let found = if is_name(name) {
-            let _lock = self.lock()?;
-            self.read(name)?
-        } else {
-            None
-        };
-        found.ok_or_else(|| none(name))
+        if !is_name(name) {
+            return Err(none(name));
+        }
+        let _lock = self.lock()?;
+        match self.read(name)? {
+            Found::Nobodys => Err(none(name)),
+            Found::Here(found) => Ok(found),
+            Found::Elsewhere => {
+                Err(Error::new(format!("box {name}: it is of another PID namespace"))
+                    .hint(ELSEWHERE))
+            }
+        }
     }
 
     /// Removes the files that nobody has locked. Needs the lock. One that cannot be opened is no
@@ -117,7 +133,7 @@ impl Registry {
             let name = path.file_name().and_then(|name| name.to_str());
             if name.is_some_and(is_name)
                 && let Ok(Some(file)) = open(&path)
-                && is_free(&file).at("look at", &path)?
+                && holder(&file).at("look at", &path)? == Holder::Nobody
             {
                 remove(&path)?;
             }
@@ -126,18 +142,37 @@ impl Registry {
     }
 
     /// Reads the file of a name; one that is nobody's is removed. Needs the lock.
-    fn read(&self, name: &str) -> Result<Option<Running>> {
+    fn read(&self, name: &str) -> Result<Found> {
         let path = self.path.join(name);
-        let Some(file) = open(&path)? else { return Ok(None) };
-        let Some(supervisor) = holder(&file).at("look at", &path)? else {
-            remove(&path)?;
-            return Ok(None);
+        let Some(file) = open(&path)? else { return Ok(Found::Nobodys) };
+        let supervisor = match holder(&file).at("look at", &path)? {
+            Holder::Nobody => {
+                remove(&path)?;
+                return Ok(Found::Nobodys);
+            }
+            Holder::Process(supervisor) => supervisor,
+            Holder::Elsewhere => return Ok(Found::Elsewhere),
         };
         let mut text = Vec::new();
         file.take(LIMIT).read_to_end(&mut text).at("read", &path)?;
-        Running::parse(&text, supervisor).map(Some).map_err(|error| error.within(path.display()))
+        let running = Running::parse(&text, supervisor);
+        running.map(Found::Here).map_err(|error| error.within(path.display()))
     }
 }
+
+/// What a name is.
+enum Found {
+    /// Free.
+    Nobodys,
+    /// That of a box whose supervisor is seen from here.
+    Here(Running),
+    /// That of a box whose supervisor is not, and has no number.
+    Elsewhere,
+}
+
+/// What to do about a box of another PID namespace.
+const ELSEWHERE: &str =
+    "casemate of another PID namespace keeps it, such as that of a container: say it there";
 
 /// That there is no such box.
 pub fn none(name: &str) -> Error {
@@ -181,18 +216,25 @@ fn hold(file: &File) -> nix::Result<()> {
     fcntl(file, FcntlArg::F_SETLK(&whole(libc::F_WRLCK))).map(drop)
 }
 
-/// Whether nobody holds it, be it of a PID namespace that is not seen from here.
-fn is_free(file: &File) -> nix::Result<bool> {
-    let mut lock = whole(libc::F_RDLCK);
-    fcntl(file, FcntlArg::F_GETLK(&mut lock))?;
-    Ok(lock.l_type == libc::F_UNLCK as libc::c_short)
+/// Who holds a lock.
+#[derive(Debug, PartialEq, Eq)]
+enum Holder {
+    Nobody,
+    Process(i32),
+    /// One of a PID namespace that is not seen from here, which has no number.
+    Elsewhere,
 }
 
-/// The process that holds it.
-fn holder(file: &File) -> nix::Result<Option<i32>> {
+fn holder(file: &File) -> nix::Result<Holder> {
     let mut lock = whole(libc::F_RDLCK);
     fcntl(file, FcntlArg::F_GETLK(&mut lock))?;
-    Ok((lock.l_type != libc::F_UNLCK as libc::c_short && lock.l_pid > 0).then_some(lock.l_pid))
+    Ok(if lock.l_type == libc::F_UNLCK as libc::c_short {
+        Holder::Nobody
+    } else if lock.l_pid > 0 {
+        Holder::Process(lock.l_pid)
+    } else {
+        Holder::Elsewhere
+    })
 }
 
 /// The box of this process, until it is dropped.

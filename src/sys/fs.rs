@@ -1,10 +1,14 @@
-//! Files by descriptor: openat2(2), statx(2) identities, extended attributes.
+//! Files by descriptor: openat2(2), statx(2) identities, extended attributes, locks.
 
 use std::ffi::{CStr, CString, OsStr};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::fcntl::{Flock, FlockArg, Flockable};
 
 use super::{check, check_fd};
 
@@ -289,4 +293,34 @@ pub fn is_cgroup2(path: impl AsRef<Path>) -> bool {
 pub fn is_path_only(fd: impl AsFd) -> io::Result<bool> {
     let flags = nix::fcntl::fcntl(fd.as_fd(), nix::fcntl::FcntlArg::F_GETFL)?;
     Ok(flags & libc::O_PATH != 0)
+}
+
+/// Takes the lock of an open file alone (flock(2)). `EWOULDBLOCK` where another still has it when the
+/// time is over: flock(2) itself would wait for one that was stopped without an end.
+pub fn lock_in_time<T: Flockable>(file: T, patience: Duration) -> nix::Result<Flock<T>> {
+    let since = Instant::now();
+    let mut file = file;
+    loop {
+        match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+            Err((back, Errno::EWOULDBLOCK)) if since.elapsed() < patience => file = back,
+            done => return done.map_err(|(_, error)| error),
+        }
+        std::thread::sleep(Duration::from_micros(200));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lock_that_another_keeps_is_given_up() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let open = || std::fs::File::open(file.path()).unwrap();
+        let held = lock_in_time(open(), Duration::ZERO).unwrap();
+        let patience = Duration::from_millis(20);
+        assert_eq!(lock_in_time(open(), patience).err(), Some(Errno::EWOULDBLOCK));
+        drop(held);
+        assert!(lock_in_time(open(), patience).is_ok());
+    }
 }

@@ -214,6 +214,13 @@ fn without_controllers_limits_count_for_each_process() {
     let output = given.run(script);
     assert_eq!(output.out(), "65536\n10\n");
     assert!(output.err().contains("memory counts for each process, not in total"));
+    let script = "$casemate run --pids-limit 9 --ulimit nproc=100 -- sh -c 'ulimit -p'";
+    let output = given.run(script);
+    assert_eq!(output.out(), "10\n");
+    assert!(output.err().contains("processes counts for each user id"), "{}", output.err());
+    // The caller's own limit is the stricter one, and no reason against the run.
+    let script = "ulimit -d 40000; $casemate run --memory 64m -- sh -c 'ulimit -d'";
+    assert_eq!(given.run(script).out(), "40000\n");
     let refused = given.bash("$casemate run --require-limits --memory 64m -- true").output();
     refused.refuses(125, &["limits of the box in total", "no user manager", "enable-linger"]);
 }

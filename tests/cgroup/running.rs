@@ -53,6 +53,22 @@ fn a_box_whose_casemate_was_killed_is_not_listed() {
     assert_eq!(output.out(), expected);
 }
 
+/// The lock's holder has no number there, and is no crash for that.
+#[test]
+fn a_box_of_another_pid_namespace_is_left_alone() {
+    let work = Workspace::new();
+    let script = format!(
+        "$casemate run --name b -- sleep 30 & {STARTED}; apart() {{ unshare --map-current-user --pid --fork \"$@\"; }}; \
+         apart $casemate ps -q; apart $casemate kill b 2>&1; apart $casemate run --name b -- true 2>&1; \
+         $casemate ps -q; $casemate kill b; wait $!; echo $?"
+    );
+    let output = bash(&work, &script).output().succeeds();
+    let (out, err) = (output.out(), output.err());
+    assert!(out.starts_with("casemate: box b: it is of another PID namespace\n"), "{out}{err}");
+    assert!(out.contains("casemate: name b: a box of this name is running\n"), "{out}{err}");
+    assert!(out.ends_with("\nb\n137\n"), "{out}{err}");
+}
+
 #[test]
 fn what_needs_a_cgroup_says_so() {
     let work = Workspace::new();
@@ -102,4 +118,14 @@ fn broken_files_in_the_list_are_told_or_removed() {
     let again =
         bash(&work, "cd $XDG_RUNTIME_DIR/casemate/boxes; rm -f e; $casemate ps -q; ls -A").output();
     assert_eq!(again.succeeds().out(), ".draft\nc d\n");
+}
+
+#[test]
+fn a_box_without_a_name_needs_no_list() {
+    let work = Workspace::new();
+    let script = "mkdir $XDG_RUNTIME_DIR/casemate; touch $XDG_RUNTIME_DIR/casemate/boxes; \
+         $casemate run -- echo ran; $casemate run --name b -- echo never; echo $?";
+    let output = bash(&work, script).output().succeeds();
+    assert_eq!(output.out(), "ran\n125\n", "{}", output.err());
+    assert!(output.err().contains("warning: the box is not in the list"), "{}", output.err());
 }

@@ -51,6 +51,10 @@ fn a_slow_manager_is_waited_for_before_the_program() {
     let words = "$casemate run --name s -- sleep 60 & sleep 0.5; kill $!; wait $!; echo $?";
     let output = script(&given, "30", "-", words).timeout(Duration::from_secs(20)).output();
     assert_eq!(output.text(), "143", "{}", output.err());
+    let words = "$casemate run --name s -- sleep 60 & for i in $(seq 200); do $casemate ps | grep -q starting && break; \
+         sleep 0.05; done; $casemate kill s; wait $!; echo $?; $casemate ps -q";
+    let output = script(&given, "30", "-", words).timeout(Duration::from_secs(20)).output();
+    assert_eq!(output.text(), "137", "{}", output.err());
     let words = "$casemate run --timeout 1 --name s -- sleep 60; echo $?";
     let output = script(&given, "30", "-", words).timeout(Duration::from_secs(20)).output();
     assert_eq!(output.text(), "124", "{}", output.err());

@@ -11,7 +11,7 @@ mod protect;
 mod root;
 mod seccomp;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
@@ -117,14 +117,8 @@ pub fn resolve(inputs: &Inputs<'_>, world: &mut dyn World) -> Result<Sandbox> {
             origin: "the image's working directory".to_owned(),
         });
     }
-    let mut rlimits = profile
-        .limits
-        .rlimits
-        .iter()
-        .map(|(name, limit)| Rlimit { name: *name, limit: *limit })
-        .collect::<Vec<_>>();
     let decided = cgroup::plan(profile, &host.cgroup)?;
-    rlimits.extend(stricter(decided.rlimits, &profile.limits.rlimits));
+    let rlimits = stricter(&profile.limits.rlimits, &decided.rlimits);
     if let Some(reason) = decided.lost {
         degraded.push(Degraded { control: Control::Limits, reason });
     }
@@ -177,12 +171,21 @@ pub fn resolve(inputs: &Inputs<'_>, world: &mut dyn World) -> Result<Sandbox> {
     })
 }
 
-/// Limits of each process in place of those of the box, where the profile does not say its own.
-fn stricter(
-    instead: Vec<Rlimit>,
-    said: &std::collections::BTreeMap<ResourceName, ResourceLimit>,
-) -> impl Iterator<Item = Rlimit> {
-    instead.into_iter().filter(|limit| !said.contains_key(&limit.name))
+/// The profile's limits of each process, and those in place of limits of the box. Where both limit
+/// the same, the lower holds: neither was asked for to lift the other.
+fn stricter(said: &BTreeMap<ResourceName, ResourceLimit>, instead: &[Rlimit]) -> Vec<Rlimit> {
+    let mut all = said.clone();
+    // Without a number there is no limit.
+    let lower = |a: Option<u64>, b: Option<u64>| a.into_iter().chain(b).min();
+    for Rlimit { name, limit } in instead {
+        all.entry(*name)
+            .and_modify(|said| {
+                said.soft = lower(said.soft, limit.soft);
+                said.hard = lower(said.hard, limit.hard);
+            })
+            .or_insert(*limit);
+    }
+    all.into_iter().map(|(name, limit)| Rlimit { name, limit }).collect()
 }
 
 /// The box's memory file systems hold no more than the box may have: beyond it the kernel would end
