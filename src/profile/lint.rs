@@ -30,7 +30,7 @@ pub struct Lint {
 }
 
 /// What holds passwords, keys and tokens, below the home.
-const SECRETS: [&str; 31] = [
+const SECRETS: [&str; 32] = [
     ".ssh",
     ".gnupg",
     ".aws",
@@ -58,6 +58,7 @@ const SECRETS: [&str; 31] = [
     ".config/google-chrome",
     ".local/share/keyrings",
     ".local/share/kwalletd",
+    ".local/share/uv/credentials",
     ".mozilla",
     ".thunderbird",
     ".bash_history",
