@@ -142,14 +142,18 @@ fn what_stays_is_the_boxes_own() {
     );
     assert_eq!(run("npm", "cat ~/.npm/_cacache/*"), "user\n");
     // The home as working directory shows none of it, but for what is named; and an agent that is
-    // started there has its own login.
+    // started there, or above, has its own login, and not what other boxes keep.
     let script = "find ~ -name '*credentials*' -o -name x";
     let run = home.casemate(&["run", "-p", "codex", "--", "bash", "-c", script]);
     assert_eq!(run.directory(home.space.path()).output().out(), "");
     home.space.file(".claude/.credentials.json", "user\n");
-    let script = "cat ~/.claude/.credentials.json";
-    let run = home.casemate(&["run", "-p", "claude", "--", "bash", "-c", script]);
-    assert_eq!(run.directory(home.space.path()).output().out(), "login\n");
+    let above = home.space.path().parent().unwrap();
+    for directory in [home.space.path(), above] {
+        let script = "cat ~/.claude/.credentials.json; ls -A ~/.local/share/casemate";
+        let run = home.casemate(&["run", "-p", "claude", "--", "bash", "-c", script]);
+        let output = run.directory(directory).output();
+        assert_eq!(output.out(), "login\n", "{}: {}", directory.display(), output.err());
+    }
 }
 
 /// A directory that stays cannot be led elsewhere by what was in it before.

@@ -58,6 +58,14 @@ pub(super) fn grants(
     let mut mounts = protect::protection(&granted, own, world)?;
     mounts.retain(|mount| !guarded.covers(mount));
     mounts.extend(guarded.mounts);
+    // What keeps the host's files is not for what covers them: there it would show them again.
+    let holds = |of: &Mount, mount: &Mount| mount.target.starts_with(&of.target);
+    mounts.retain(|mount| {
+        persistent.iter().all(|stays| {
+            !holds(stays, mount)
+                || granted.iter().any(|granted| holds(stays, granted) && holds(granted, mount))
+        })
+    });
     mounts.extend(granted);
     mounts.extend(hidden);
     // Nothing outside obeys what is in these, and they are casemate's own: nothing protects them.
