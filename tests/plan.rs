@@ -173,7 +173,7 @@ fn plan(
         .overlaid(profile::parse("test.toml", text)?.profile)
         .overlaid(args.overlay()?);
     let names = Names {
-        passwd: b"root:x:0:0::/root:/bin/sh\nwww:x:33:33::/srv:/bin/false\n".to_vec(),
+        passwd: b"root:x:0:0::/root:/bin/sh\nwww:x:33:33::/srv:/bin/false\nodd:x:34:34::/proc/self:/bin/false\n".to_vec(),
         group: b"root:x:0:\nwww:x:33:\n".to_vec(),
     };
     let inputs = Inputs {
@@ -523,4 +523,19 @@ fn the_steps_are_in_the_kernels_order() {
     let order: Vec<String> = steps(&sandbox).iter().map(name).collect();
     let at = |what: &str| order.iter().position(|step| step == what).unwrap();
     assert!(at("FindSources") < at("JoinScope") && at("JoinScope") + 1 == at("BecomeRoot"));
+}
+
+/// The home is where an image says, and still not where the box's own things are.
+#[test]
+fn nothing_that_stays_takes_the_place_of_the_boxs_own() {
+    for (user, expected) in
+        [("odd", "/proc/self/c is the box's own"), ("www", "no directory for data")]
+    {
+        let mut image = image();
+        image.config.user = Some(user.into());
+        let error =
+            plan("[files]\npersist = [\"~/c\"]", &["--image", "web", "x"], &host(), Some(image));
+        let error = error.unwrap_err().to_string();
+        assert!(error.contains(expected), "{user}: {error}");
+    }
 }

@@ -208,12 +208,9 @@ fn lacks(directories: &Directories) -> Vec<Finding> {
             });
         }
         Some(Lack::Range(error)) => found.push(
-            note(
-                "no-subuid",
-                error.to_string(),
-                "for a range of ids from /etc/subuid: give the user one, of ids that are nobody's",
-            )
-            .with("sudo usermod --add-subuids 100000-165535 --add-subgids 100000-165535 \"$USER\""),
+            // No command: which ids are nobody's is for root to see, and those of somebody else would
+            // open that user's files.
+            note("no-subuid", error.to_string(), error.hints().join("; ")),
         ),
         None => {}
     }

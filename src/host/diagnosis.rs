@@ -113,10 +113,16 @@ pub fn note(id: &'static str, cause: impl Into<String>, fix: impl Into<String>) 
     Finding { level: Level::Note, ..fatal(id, cause, fix) }
 }
 
-/// A command that sets a sysctl now and at every boot.
-fn sysctl(setting: &str) -> String {
-    format!("echo {setting} | sudo tee /etc/sysctl.d/60-casemate.conf && sudo sysctl --system")
+/// A command that sets a sysctl now and at every boot. Each has a file of its own, so that one does not
+/// undo another; a late name, since of several files that set it the last one counts.
+fn sysctl(name: &str, value: &str) -> String {
+    format!(
+        "echo {name}={value} | sudo tee /etc/sysctl.d/99-zz-casemate-{name}.conf && sudo sysctl --system"
+    )
 }
+
+/// What comes after all files of sysctl.d(5) where it is read at all.
+const SYSCTL_LAST: &str = "where /etc/sysctl.conf sets it too, change it there";
 
 /// Names the cause.
 pub fn diagnose(step: Step, errno: i32, clues: &Clues) -> Finding {
@@ -180,8 +186,8 @@ fn user_namespace(errno: i32, clues: &Clues) -> Finding {
         } else {
             "the number of user namespaces is used up (user.max_user_namespaces)"
         };
-        return fatal("max-userns", cause, "allow them again")
-            .with(sysctl("user.max_user_namespaces=65536"));
+        return fatal("max-userns", cause, format!("allow them again; {SYSCTL_LAST}"))
+            .with(sysctl("user.max_user_namespaces", "65536"));
     }
     if !clues.has_user_namespaces {
         return fatal(
@@ -201,17 +207,17 @@ fn user_namespace(errno: i32, clues: &Clues) -> Finding {
         return fatal(
             "userns-clone",
             "kernel.unprivileged_userns_clone is 0",
-            "allow user namespaces to users",
+            format!("allow user namespaces to users; {SYSCTL_LAST}"),
         )
-        .with(sysctl("kernel.unprivileged_userns_clone=1"));
+        .with(sysctl("kernel.unprivileged_userns_clone", "1"));
     }
     if errno == libc::EACCES && clues.selinux_enforcing {
         return fatal(
             "selinux-userns",
             "SELinux denies user_namespace create to your domain",
-            "add a local policy module that allows it, from the denial in the audit log; or use the distribution's own switch",
+            "add a local policy module that allows it: the command makes one from the denials in the audit log; read casemate-userns.te first, which may allow nothing else, then sudo semodule -i casemate-userns.pp; or use the distribution's own switch",
         )
-        .with("sudo ausearch -m AVC -c casemate --raw | audit2allow -M casemate && sudo semodule -i casemate.pp");
+        .with("sudo ausearch -m AVC -c casemate --raw | grep tclass=user_namespace | audit2allow -M casemate-userns");
     }
     if clues.filtered && refused {
         return filter(clues, "refuses namespaces");
@@ -452,9 +458,9 @@ fn store(step: Step, errno: i32, clues: &Clues) -> Finding {
         (Step::StoreWrite, libc::ENOSPC | libc::EDQUOT) => warning(
             "home-full",
             format!("the file system of the store ({kind}) is full, or your quota is"),
-            "remove images that nothing uses, or set XDG_DATA_HOME to a directory elsewhere",
+            "remove what no name leads to, then images by casemate rmi, or set XDG_DATA_HOME to a directory elsewhere",
         )
-        .with("casemate prune --all"),
+        .with("casemate prune"),
         (Step::StoreWrite, _) => warning(
             "home-write",
             format!("the place of the store ({kind}) cannot be written to"),

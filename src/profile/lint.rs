@@ -30,7 +30,7 @@ pub struct Lint {
 }
 
 /// What holds passwords, keys and tokens, below the home.
-const SECRETS: [&str; 31] = [
+const SECRETS: [&str; 32] = [
     ".ssh",
     ".gnupg",
     ".aws",
@@ -58,6 +58,7 @@ const SECRETS: [&str; 31] = [
     ".config/google-chrome",
     ".local/share/keyrings",
     ".local/share/kwalletd",
+    ".local/share/uv/credentials",
     ".mozilla",
     ".thunderbird",
     ".bash_history",
@@ -85,6 +86,10 @@ const SOCKETS: [&str; 8] = [
 /// Ends of the names of variables that hold secrets.
 const SECRET_VARIABLES: [&str; 6] =
     ["TOKEN", "SECRET", "PASSWORD", "PASSWD", "API_KEY", "ACCESS_KEY"];
+
+/// Secrets that a pattern such as `NPM_*` would pass on.
+const SECRETS_BY_PREFIX: [&str; 5] =
+    ["AWS_SECRET_ACCESS_KEY", "GITHUB_TOKEN", "NPM_TOKEN", "OPENAI_API_KEY", "YARN_NPM_AUTH_TOKEN"];
 
 /// Variables that name a socket of an agent, or load code into other programs.
 const OTHER_VARIABLES: [&str; 8] = [
@@ -220,7 +225,7 @@ fn secret_variable(pattern: &Pattern) -> Option<String> {
         }
         Pattern::Prefix(prefix) => OTHER_VARIABLES
             .iter()
-            .chain(&["AWS_SECRET_ACCESS_KEY", "GITHUB_TOKEN", "NPM_TOKEN", "OPENAI_API_KEY"])
+            .chain(&SECRETS_BY_PREFIX)
             .find(|name| name.starts_with(prefix.as_str()))
             .map(|name| (*name).to_owned()),
     }
@@ -253,6 +258,8 @@ mod tests {
             ("[files]\nwrite = [\"/etc/x\"]", &["system"]),
             ("[environment]\nkeep = [\"LANG\", \"NPM_TOKEN\"]", &["secret-variable"]),
             ("[environment]\nkeep = [\"SSH_*\"]", &["secret-variable"]),
+            ("[environment]\nkeep = [\"YARN_*\"]", &["secret-variable"]),
+            ("[files]\nread = [\"~/.local/share/uv\"]", &["secret"]),
             (
                 "[network]\nmode = \"host\"\n[seccomp]\nbase = \"none\"",
                 &["no-filter", "host-network"],

@@ -20,6 +20,7 @@ mod persistent;
 pub mod places;
 mod project;
 pub mod protected;
+mod repeats;
 mod shipped;
 mod show;
 mod values;

@@ -1,5 +1,6 @@
-//! Directories of the boxes' own that stay: caches and logins of programs, apart from the user's. What
-//! a box leaves in a cache is read by other boxes only, and never by a program outside.
+//! Directories of the boxes' own that stay: caches and logins of programs, apart from the user's. No
+//! program outside uses them. All boxes that name one share it, those of other projects too: what one
+//! of them leaves there the next one reads, and whether it looks at it again is the program's matter.
 
 use std::ffi::OsString;
 use std::fmt;

@@ -73,7 +73,8 @@ impl Project {
     pub fn over(&self, library: &Library, below: Layers) -> Result<(Layers, Vec<Difference>)> {
         let named = parse(&self.path.display().to_string(), &self.text)?;
         let before = below.profile.clone();
-        let layers = library.over(below, named)?;
+        let mut layers = library.over(below, named)?;
+        layers.profile.files.lower_repeats(&before.files);
         let mut widening = before.differences(&layers.profile, Paths::Exact);
         widening.retain(|difference| difference.effect == Effect::Widens);
         Ok((layers, widening))

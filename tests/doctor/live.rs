@@ -191,7 +191,12 @@ fn nobody_who_gives_a_range() {
     if !control("subuid", holds, "the suite's user has no range in /etc/subuid") {
         return;
     }
-    // It is a note, and none about what would be there.
+    // It is a note, and none about what would be there. Nobody is given ids that may be another's.
+    let report = Report::of(after("mount --bind /dev/null /etc/subuid", &space));
+    let finding = report.finding("no-subuid");
+    assert!(finding["command"].is_null(), "{finding:#}");
+    let fix = finding["fix"].as_str().unwrap();
+    assert!(fix.contains("FIRST-LAST") && fix.contains("neither"), "{fix}");
     for (id, does) in [
         ("no-subuid", "mount --bind /dev/null /etc/subuid"),
         ("no-newuidmap", "mount --bind /dev/null /usr/bin/newuidmap"),

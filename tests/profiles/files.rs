@@ -139,6 +139,14 @@ fn what_stays_is_found_by_the_next_box() {
     assert_eq!(run("over", "ls ~/.cache/tool"), "x\n");
     place.profile("under", &format!("extends = [\"one\"]\n[files]\nread = [{at}]"));
     assert_eq!(run("under", "ls ~/.cache/tool"), "g\n");
+    // A project with a directory of its own where a base shares one.
+    place.profile(
+        "own",
+        "extends = [\"one\"]\n[files]\npersist = [{ path = \"~/.cache/tool\", name = \"own\" }]",
+    );
+    assert_eq!(run("own", "ls ~/.cache/tool; echo own >~/.cache/tool/own"), "");
+    assert_eq!(run("own", "ls ~/.cache/tool"), "own\n");
+    assert_eq!(run("one", "ls ~/.cache/tool"), "x\n");
     // A writable grant that holds them all does not lead into them.
     place.profile("open", &format!("[files]\nwrite = [\"{data}\"]"));
     let script =

@@ -102,3 +102,44 @@ fn a_projects_profile_lowers_limits_and_does_not_raise_them() {
         assert!(refused.err().contains("not trusted"), "{more}: {}", refused.err());
     }
 }
+
+/// What is granted already, said once more by a project, undoes neither what stays in its place nor
+/// what hides it.
+#[test]
+fn a_projects_profile_undoes_nothing_by_saying_it_again() {
+    let place = Place::new();
+    let home = place.space.directory("home");
+    let data = place.space.directory("data");
+    place.space.file("home/secret", "secret\n");
+    place.profile("base", "[files]\nwrite = [\".\"]");
+    place.profile(
+        "agent",
+        "extends = [\"base\"]\n[files]\npersist = [{ path = \"~\", name = \"agent\" }]",
+    );
+    let run = |profile: &str, directory: &str, script: &str| {
+        let run = place.casemate(&["run", "-p", profile, "--", "sh", "-c", script]);
+        run.env("HOME", &home).env("XDG_DATA_HOME", &data).directory(directory).output()
+    };
+    let cat = "cat ~/secret";
+    assert_eq!(run("base", &home, cat).out(), "secret\n");
+    run("agent", &home, cat).fails(1);
+    for again in ["write = [\".\"]", "read = [\"./.\"]"] {
+        place.space.file("home/.casemate.toml", format!("[files]\n{again}"));
+        let output = run("agent", &home, cat).fails(1);
+        assert_eq!(output.out(), "", "{again}");
+    }
+    // It takes away as before.
+    run("base", &home, "touch made").fails(1);
+    std::fs::remove_file(place.space.path().join("home/.casemate.toml")).unwrap();
+
+    place.space.file("home/work/keys/key", "key\n");
+    let project = place.space.directory("home/project");
+    place.profile("reads", "[files]\nwrite = [\".\"]\nread = [\"~/work/keys\"]");
+    place.profile("hides", "extends = [\"reads\"]\n[files]\nhide = [\"~/work\"]");
+    let cat = "cat ~/work/keys/key";
+    assert_eq!(run("reads", &project, cat).out(), "key\n");
+    run("hides", &project, cat).fails(1);
+    place.space.file("home/project/.casemate.toml", "[files]\nread = [\"~/work/keys\"]");
+    assert_eq!(run("reads", &project, cat).out(), "key\n");
+    assert_eq!(run("hides", &project, cat).fails(1).out(), "");
+}

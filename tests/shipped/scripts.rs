@@ -161,5 +161,10 @@ fn npm_installs_a_package_from_a_registry_and_from_a_file() {
     let token = home.script("casemate npm config get //registry/:_authToken").output();
     assert!(!token.out().contains("the-token"), "{}", token.out());
     assert!(!home.space.path().join(".npm").exists(), "the user's own cache is left alone");
-    assert!(home.space.path().join(".local/share/casemate/persistent/.npm/_cacache").exists());
+    assert!(
+        home.space
+            .path()
+            .join(".local/share/casemate/persistent/.npm%2F_cacache/content-v2")
+            .exists()
+    );
 }

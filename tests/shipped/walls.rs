@@ -117,15 +117,18 @@ fn every_profile_writes_in_the_working_directory_and_nowhere_else() {
 #[test]
 fn what_stays_is_the_boxes_own() {
     let home = Home::new();
-    home.space.file(".npm/user", "user\n");
+    home.space.file(".npm/_cacache/user", "user\n");
     let run = |name: &str, script: &str| {
         home.casemate(&["run", "-p", name, "--", "bash", "-c", script]).output().out()
     };
-    run("npm", "echo cached >~/.npm/x; echo lost >~/lost");
-    assert_eq!(run("npm", "cat ~/.npm/x; cat ~/lost ~/.npm/user"), "cached\n");
-    assert_eq!(run("pnpm", "cat ~/.npm/x"), "cached\n");
-    assert_eq!(run("node", "cat ~/.npm/x"), "");
-    assert!(!home.space.path().join(".npm/x").exists());
+    run("npm", "echo cached >~/.npm/_cacache/x; echo lost >~/.npm/lost");
+    assert_eq!(
+        run("npm", "cat ~/.npm/_cacache/x; cat ~/.npm/lost ~/.npm/_cacache/user"),
+        "cached\n"
+    );
+    assert_eq!(run("pnpm", "cat ~/.npm/_cacache/x"), "cached\n");
+    assert_eq!(run("node", "cat ~/.npm/_cacache/x"), "");
+    assert!(!home.space.path().join(".npm/_cacache/x").exists());
     run(
         "claude",
         "mkdir ~/.claude; echo login >~/.claude/.credentials.json; echo x >~/.claude.json",
@@ -135,13 +138,22 @@ fn what_stays_is_the_boxes_own() {
     // A grant of the user's own profile leads to the user's own.
     home.space.file(
         ".config/casemate/profiles/npm.toml",
-        "extends = [\"npm\"]\n[files]\nwrite = [\"~/.npm\"]\n",
+        "extends = [\"npm\"]\n[files]\nwrite = [\"~/.npm/_cacache\"]\n",
     );
-    assert_eq!(run("npm", "cat ~/.npm/user; cat ~/.npm/x"), "user\n");
-    // The home as working directory shows none of it, but for what is named.
+    assert_eq!(run("npm", "cat ~/.npm/_cacache/*"), "user\n");
+    // The home as working directory shows none of it, but for what is named; and an agent that is
+    // started there, or above, has its own login, and not what other boxes keep.
     let script = "find ~ -name '*credentials*' -o -name x";
     let run = home.casemate(&["run", "-p", "codex", "--", "bash", "-c", script]);
     assert_eq!(run.directory(home.space.path()).output().out(), "");
+    home.space.file(".claude/.credentials.json", "user\n");
+    let above = home.space.path().parent().unwrap();
+    for directory in [home.space.path(), above] {
+        let script = "cat ~/.claude/.credentials.json; ls -A ~/.local/share/casemate";
+        let run = home.casemate(&["run", "-p", "claude", "--", "bash", "-c", script]);
+        let output = run.directory(directory).output();
+        assert_eq!(output.out(), "login\n", "{}: {}", directory.display(), output.err());
+    }
 }
 
 /// A directory that stays cannot be led elsewhere by what was in it before.
@@ -160,4 +172,26 @@ fn a_box_cannot_lead_another_ones_directory_elsewhere() {
     let persistent = home.at(".local/share/casemate/persistent");
     let output = Command::new("find").args([&persistent, "-maxdepth", "1", "-type", "l"]).output();
     assert!(output.unwrap().stdout.is_empty());
+}
+
+/// Programs that lie beside what stays or is a secret are found; what lies beside them is not.
+#[test]
+fn programs_of_the_home_are_found_and_not_what_lies_beside_them() {
+    let home = Home::new();
+    for (name, program, beside) in [
+        ("pnpm", ".local/share/pnpm/pnpm", ".local/share/pnpm/auth"),
+        ("yarn", ".yarn/bin/yarn", ".yarn/auth"),
+        ("uv", ".local/share/uv/tools/x/uv", ".local/share/uv/credentials/credentials.toml"),
+    ] {
+        let path = home.space.file(program, "#!/bin/sh\nexec cat ~/\"$1\"\n");
+        let beside_path = home.space.file(beside, SECRET);
+        home.outside(&format!("chmod +x {path}; echo well >known")).output().succeeds();
+        let directory = std::path::Path::new(&path).parent().unwrap().display().to_string();
+        let run = |file: &str| {
+            home.casemate(&[name, file]).env("PATH", format!("{directory}:/usr/bin:/bin")).output()
+        };
+        assert_eq!(run("project/known").succeeds().out(), "well\n", "{name}");
+        assert_eq!(run(beside).fails(1).out(), "", "{name}");
+        assert_eq!(home.outside(&format!("cat {beside_path}")).text(), SECRET);
+    }
 }

@@ -232,7 +232,7 @@ impl Unavailable {
         );
         error
             .hint(format!("(a) sudo apt install systemd-container libbpf1 && sudo systemctl enable --now systemd-nsresourced.socket systemd-mountfsd.socket: no setuid program is run; it needs systemd 256 and \"bpf\" in /sys/kernel/security/lsm, which {bpf}"))
-            .hint("(b) sudo apt install uidmap && sudo usermod --add-subuids 100000-165535 --add-subgids 100000-165535 $USER, then allow-setuid-helper = true in ~/.config/casemate/config.toml")
+            .hint("(b) sudo apt install uidmap && sudo usermod --add-subuids FIRST-LAST --add-subgids FIRST-LAST $USER, with a block of 65536 ids that is in neither /etc/subuid nor /etc/subgid, then allow-setuid-helper = true in ~/.config/casemate/config.toml")
             .hint("(c) one id, with changes of owner and id that succeed without effect: --fake-root; daemons that change to an account of their own fail with it")
     }
 }

@@ -118,7 +118,7 @@ fn spans(kind: &Kind, caller: &Caller) -> Result<Vec<Span>> {
         let option = if kind.what == "user" { "--add-subuids" } else { "--add-subgids" };
         match fault {
             Fault::NoFile | Fault::None { .. } | Fault::Short { .. } => error.hint(format!(
-                "sudo usermod {option} FIRST-LAST $USER, with 65536 ids that are nobody's"
+                "pick a block of 65536 ids that is in neither /etc/subuid nor /etc/subgid, and give it to the user: sudo usermod {option} FIRST-LAST \"$USER\""
             )),
             _ => error.hint(format!("mend {source}")),
         }

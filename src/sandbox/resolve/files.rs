@@ -49,14 +49,23 @@ pub(super) fn grants(
             granted.push(Granted { rank: grant.rank, mount });
         }
     }
-    let hidden = hide(inputs, base, &mut granted, world)?;
+    // First: what was granted at the place of one of these is not seen, and nothing of it to hide.
     let persistent = persistent(inputs, identity, &mut granted, world)?;
+    let hidden = hide(inputs, base, &mut granted, &persistent, world)?;
     let granted: Vec<Mount> = granted.into_iter().map(|granted| granted.mount).collect();
     // What protects comes first, so that nothing that was said is widened by it.
     let guarded = guard::guard(inputs, &granted, world)?;
     let mut mounts = protect::protection(&granted, own, world)?;
     mounts.retain(|mount| !guarded.covers(mount));
     mounts.extend(guarded.mounts);
+    // What keeps the host's files is not for what covers them: there it would show them again.
+    let holds = |of: &Mount, mount: &Mount| mount.target.starts_with(&of.target);
+    mounts.retain(|mount| {
+        persistent.iter().all(|stays| {
+            !holds(stays, mount)
+                || granted.iter().any(|granted| holds(stays, granted) && holds(granted, mount))
+        })
+    });
     mounts.extend(granted);
     mounts.extend(hidden);
     // Nothing outside obeys what is in these, and they are casemate's own: nothing protects them.
@@ -90,8 +99,10 @@ fn persistent(
 ) -> Result<Vec<Mount>> {
     let mut mounts = Vec::new();
     for said in &inputs.profile.files.persist {
-        // Rebuilt, since joining nothing would leave a slash at the end.
-        let target: PathBuf = identity.home.join(&said.below).components().collect();
+        // An image says where the home is.
+        let origin = said.origin.to_string();
+        let target = cleaned(&identity.home.join(&said.below), &origin)?;
+        free(&target, &origin)?;
         let at_it = |granted: &Granted| granted.mount.target == target;
         if granted.iter().any(|granted| at_it(granted) && granted.rank >= said.rank) {
             continue;
@@ -105,18 +116,19 @@ fn persistent(
             .open(&path)
             .map_err(|error| Error::os("open", path.display(), &error).within(&said.origin))?;
         let what = What::Bind { source, write: true, exec: true };
-        mounts.push(Mount { target, what, origin: said.origin.to_string() });
+        mounts.push(Mount { target, what, origin });
     }
     Ok(mounts)
 }
 
 /// Empties what is to be hidden, wherever in the box it would be seen. A grant below a hidden
 /// directory is an exception to it where it was said as late or later; one of the directory itself
-/// where it was said later.
+/// where it was said later. What stays for the boxes is theirs: what it covers is not the host's.
 fn hide(
     inputs: &Inputs<'_>,
     base: &[Mount],
     granted: &mut Vec<Granted>,
+    persistent: &[Mount],
     world: &mut dyn World,
 ) -> Result<Vec<Mount>> {
     let mut hidden = Vec::new();
@@ -151,7 +163,10 @@ fn hide(
                 continue;
             }
             let target: PathBuf = mount.target.join(rest).components().collect();
-            if !later(mount, &target) {
+            let is_covered = |stays: &Mount| {
+                target.starts_with(&stays.target) && stays.target.starts_with(&mount.target)
+            };
+            if !later(mount, &target) && !persistent.iter().any(is_covered) {
                 hidden.push(Mount {
                     target,
                     what: What::Empty { directory: source.identity.is_dir() },
