@@ -16,7 +16,7 @@ const REQUESTS: usize = 15_000;
 /// The longest that one may take.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// xorshift64*, as in tests/fuzz.rs.
+/// xorshift64*, as in tests/fuzz.
 struct Random(u64);
 
 impl Random {
