@@ -19,5 +19,6 @@ mod layers;
 mod limits;
 mod modes;
 mod random;
+mod together;
 mod trees;
 mod work;
