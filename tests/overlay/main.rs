@@ -12,6 +12,7 @@ mod archive;
 #[path = "../common/mod.rs"]
 mod common;
 
+mod attributes;
 mod checks;
 mod expectations;
 mod inner;
