@@ -1,6 +1,6 @@
 //! The process that serves: confined, as many threads as processors, one request after the other.
 
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, IntoRawFd, OwnedFd};
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -9,6 +9,7 @@ use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sched::{CpuSet, sched_getaffinity};
+use nix::sys::resource::{Resource, getrlimit};
 use nix::unistd::{Pid, read, write};
 
 use super::notices::{Notice, Notices};
@@ -34,6 +35,9 @@ const LOOK: Duration = Duration::from_micros(50);
 /// How long a thread that stands in for the first one sleeps before it asks whether it still has to,
 /// in milliseconds.
 const STAND_IN: u8 = 2;
+
+/// The number of the descriptor that hangs up when a server ends, where the limit allows it.
+const LIFE: i32 = 255;
 
 /// A thread's stack in bytes. Nothing here goes deep.
 const STACK: usize = 256 << 10;
@@ -65,8 +69,8 @@ pub trait FileSystem: Sync {
 
 /// Serves a file system until it is unmounted. For a process of its own that was forked for this,
 /// has one thread, lives in the host's namespaces, and ends when this returns: what it held before
-/// is closed, save `kept`. `life` is given the lowest number: it hangs up before anybody can find the
-/// file system gone, where this process ends.
+/// is closed, save `kept`. `life` hangs up before anybody can find the file system gone, where this
+/// process ends.
 ///
 /// Everything that takes time is done before `device` is called, which waits for the device of a
 /// mount that exists (see [`mount`](super::mount)). The process is confined before it answers
@@ -120,11 +124,11 @@ fn threads() -> Result<usize, Errno> {
     Ok(allowed.max(LEAST_THREADS))
 }
 
-/// Gives up what a server does not need. A process that ends closes its files in the order of their
-/// numbers, and `first` gets the lowest.
+/// Gives up what a server does not need. `life` stays open until the process ends, and is the first
+/// that it gives up then.
 pub(crate) fn give_up<'a>(
     kept: impl Iterator<Item = BorrowedFd<'a>>,
-    first: Option<OwnedFd>,
+    life: Option<OwnedFd>,
 ) -> Result<()> {
     // A caller's limit on the size of files is to stop the copy that meets it, not the server, and
     // one on processor time is the caller's own.
@@ -132,15 +136,26 @@ pub(crate) fn give_up<'a>(
     let null = fs::openat2(fs::cwd(), "/dev/null", libc::O_RDWR, 0, fs::Resolve::NoSymlinks)
         .at("open", "/dev/null")?;
     for number in 0..3 {
-        let instead = first.as_ref().filter(|_| number == 0).unwrap_or(&null);
-        clone::place_at(instead.as_fd(), number).during("leave", "the standard streams")?;
+        clone::place_at(null.as_fd(), number).during("leave", "the standard streams")?;
     }
-    drop((null, first));
+    drop(null);
     let mut numbers: Vec<i32> = kept.map(|fd| fd.as_raw_fd()).collect();
+    if let Some(life) = life {
+        let raised = clone::raise(&life, above_devices()?).during("duplicate", "a descriptor")?;
+        numbers.push(raised.into_raw_fd());
+    }
     numbers.sort_unstable();
     clone::close_all_but(&numbers).during("close", "descriptors")?;
     process::set_undumpable().during("become", "undumpable")?;
     process::set_no_new_privs().during("set", "no_new_privs")
+}
+
+/// A number above those of all devices, which are opened before any file is. A process that ends
+/// goes through its files by their numbers, but what becomes of each is put off, and done in the
+/// reverse order (task_work_run() in the kernel, since Linux 4.3).
+fn above_devices() -> Result<i32> {
+    let (soft, _) = getrlimit(Resource::RLIMIT_NOFILE).during("get", "the limit on open files")?;
+    Ok(i32::try_from(soft.saturating_sub(1)).unwrap_or(i32::MAX).min(LIFE))
 }
 
 /// What all threads have.
