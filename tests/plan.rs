@@ -154,6 +154,7 @@ fn image() -> ImageInput {
             identity: Identity { dev: 1, ino: 2, kind: libc::S_IFDIR, rdev: 0 },
         },
         layers: vec!["sha256-aa/fs".into(), "sha256-bb/fs".into()],
+        has_xattrs: Some(false),
         scratch_dir: "/home/ann/.local/share/casemate/store/staging".into(),
     }
 }
@@ -481,6 +482,38 @@ fn the_overlay_is_the_cheapest_that_can_be_had_or_the_one_that_was_asked_for() {
     let error = root(&[], &neither).unwrap_err();
     assert!(error.to_string().contains("overlayfs cannot be mounted here"), "{error}");
     assert!(error.hints()[0].contains("chmod 666"), "{error}");
+}
+
+#[test]
+fn extended_attributes_are_there_where_a_layer_has_some_or_they_are_asked_for() {
+    let no_kernel = Host { kernel_overlay: Outcome::Fails(libc::EPERM), ..host() };
+    let root = |text: &str, words: &[&str], in_layers: bool, host: &Host| {
+        let image = ImageInput { has_xattrs: Some(in_layers), ..image() };
+        let sandbox = plan(text, words, host, Some(image)).unwrap();
+        let text = explain::text(&sandbox);
+        let line = text.lines().find_map(|line| line.strip_prefix("  xattrs    ")).unwrap();
+        assert_eq!(line.starts_with("kept; "), sandbox.root.has_xattrs(), "{line}");
+        line.to_owned()
+    };
+    let none = "none; no layer has any, and it is faster without; xattrs = true keeps them";
+    let (yes, no) = ("[root]\nxattrs = true", "[root]\nxattrs = false");
+    for (text, words, in_layers, expected) in [
+        ("", &[][..], false, none),
+        ("", &[], true, "kept; a layer has some"),
+        (yes, &[], false, "kept; asked for"),
+        (no, &[], true, "none; asked for"),
+        (no, &["--xattrs"], false, "kept; asked for"),
+        (yes, &["--xattrs=false"], true, "none; asked for"),
+    ] {
+        let words = [&["--overlay", "fuse"], words].concat();
+        assert_eq!(root(text, &words, in_layers, &host()), expected, "{text} {words:?}");
+        assert_eq!(root(text, &words[2..], in_layers, &no_kernel), expected, "{text} {words:?}");
+    }
+    for mode in ["kernel", "hybrid"] {
+        let at = |text| root(text, &["--overlay", mode], false, &host());
+        assert_eq!([at(""), at(yes)], ["kept; overlayfs always keeps them"; 2]);
+        assert_eq!(at(no), "kept; overlayfs always keeps them, whatever xattrs says");
+    }
 }
 
 #[test]

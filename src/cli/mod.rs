@@ -243,6 +243,12 @@ pub struct RunArgs {
     #[arg(long, value_name = "MODE")]
     pub overlay: Option<Overlay>,
 
+    /// Keep extended attributes in a root of --overlay fuse, where they are kept anyway if a layer of
+    /// the image has some. With =false there are none, which is faster.
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true,
+        default_missing_value = "true")]
+    pub xattrs: Option<bool>,
+
     /// Where writes to an image's root go: auto, memory or disk. They are thrown away either way.
     #[arg(long, value_name = "WHERE")]
     pub scratch: Option<Scratch>,

@@ -18,6 +18,7 @@ impl RunArgs {
         profile.root.read_only = self.read_only.then_some(true);
         profile.root.pull = self.pull;
         profile.root.overlay = self.overlay;
+        profile.root.xattrs = self.xattrs;
         profile.root.scratch = self.scratch;
         profile.identity.user = self.user.clone();
         profile.identity.ids = self.userns;

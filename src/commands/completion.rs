@@ -215,8 +215,9 @@ impl<'a> Place<'a> {
     }
 }
 
+/// Whether the next word is its value.
 fn takes_value(option: &Arg) -> bool {
-    option.get_action().takes_values()
+    option.get_action().takes_values() && !option.is_require_equals_set()
 }
 
 fn options(command: &Command, current: &str) -> Answer {
@@ -314,6 +315,9 @@ mod tests {
         assert_eq!(offered(&["run", "--network", ""]), ["none", "host"]);
         assert_eq!(offered(&["run", "-qp", ""]), ["default"]);
         assert_eq!(ask(&["run", "-qp", ""]).more, More::Files);
+        // One that may do without its value has it in the same word.
+        assert_eq!(offered(&["run", "--xattrs="]), ["--xattrs=true", "--xattrs=false"]);
+        assert_eq!(ask(&["run", "--xattrs", ""]).more, More::Commands);
     }
 
     #[test]

@@ -78,9 +78,23 @@ impl InUse {
         let open = |layer: &Digest| {
             let path = self.store.layer_path(layer);
             let tree = fs::open_path(&path).at("open layer", &path)?;
-            Ok((tree, LayerIndex::open(&self.store.layer_index(layer)?)?))
+            Ok((tree, self.index(layer)?))
         };
         self.layers.iter().rev().map(open).collect()
+    }
+
+    /// Whether any layer has extended attributes: what their indexes begin with.
+    fn any_xattrs(&self) -> Result<bool> {
+        for layer in &self.layers {
+            if self.index(layer)?.any_xattrs() {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    fn index(&self, layer: &Digest) -> Result<LayerIndex> {
+        LayerIndex::open(&self.store.layer_index(layer)?)
     }
 }
 
@@ -102,7 +116,7 @@ pub(super) fn plan(
     let overlays = merged.root.image.is_some() || !merged.files.overlay.is_empty();
     let mut host = Host::probe(directories, overlays);
     let mut world = Live::default();
-    let (image, names, in_use) = match &merged.root.image {
+    let (mut image, names, in_use) = match &merged.root.image {
         Some(_) => {
             let (input, names, in_use) = image(&merged, directories, obtain, &mut world)?;
             (Some(input), names, Some(in_use))
@@ -113,8 +127,12 @@ pub(super) fn plan(
         Some(_) => find_range(directories, obtain.is_some(), &mut host)?,
         None => None,
     };
-    if image.is_some() {
+    if let (Some(image), Some(in_use)) = (&mut image, &in_use) {
         try_overlays(merged.root.overlay.unwrap_or(Overlay::Auto), directories, &mut host)?;
+        // A server of casemate's own may be all of the root.
+        if merged.root.xattrs.is_none() && host.fuse == Outcome::Works {
+            image.has_xattrs = Some(in_use.any_xattrs()?);
+        }
     }
     let own = own_directories(&merged, directories, &mut world)?;
     let (facts, found) = cgroup::look(&merged, inquiry)?;
@@ -267,6 +285,7 @@ fn image(
         config: image.config,
         store: source,
         layers,
+        has_xattrs: None,
         scratch_dir: store.scratch_dir(),
     };
     let in_use = InUse { store, digest: image.digest, layers: image.layers, _held: held };

@@ -130,7 +130,7 @@ fn serve(
         directory: open("upper")?,
         work: open("work")?,
         is_volatile: true,
-        has_xattrs: true,
+        has_xattrs: sandbox.root.has_xattrs(),
     };
     drop(both);
     overlay::serve(&Writable::new(lowers, owners, upper)?, &kept, Some(life), || device(from))

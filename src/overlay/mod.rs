@@ -9,6 +9,7 @@ mod common;
 mod files;
 mod lowers;
 mod mount;
+mod notices;
 mod owners;
 mod readonly;
 mod server;

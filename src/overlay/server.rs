@@ -1,6 +1,7 @@
 //! The process that serves: confined, as many threads as processors, one request after the other.
 
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, IntoRawFd, OwnedFd};
+use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -8,8 +9,10 @@ use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sched::{CpuSet, sched_getaffinity};
+use nix::sys::resource::{Resource, getrlimit};
 use nix::unistd::{Pid, read, write};
 
+use super::notices::{Notice, Notices};
 use super::turns::{Turn, Turns};
 use super::wire::{Answer, Features, Limits, MIN_REQUEST, Operation, REQUEST_HEADER, Request};
 use crate::confine::landlock::{self, Access};
@@ -19,6 +22,9 @@ use crate::sys::{clone, fs, fuse, process, seccomp};
 
 /// More threads than this were of no use.
 const MOST_THREADS: usize = 4;
+
+/// One may have to wait for what another one answers (see [`super::notices`]).
+const LEAST_THREADS: usize = 2;
 
 /// The longest answer: what a read of [`Limits::pages`] gives.
 const LONGEST_ANSWER: usize = 1 << 20;
@@ -30,6 +36,9 @@ const LOOK: Duration = Duration::from_micros(50);
 /// in milliseconds.
 const STAND_IN: u8 = 2;
 
+/// The number of the descriptor that hangs up when a server ends, where the limit allows it.
+const LIFE: i32 = 255;
+
 /// A thread's stack in bytes. Nothing here goes deep.
 const STACK: usize = 256 << 10;
 
@@ -37,6 +46,12 @@ const STACK: usize = 256 << 10;
 pub trait FileSystem: Sync {
     /// What it wants of the kernel, where it has it.
     fn features(&self) -> Features;
+
+    /// Those of them that the kernel has. Called before anything is asked.
+    fn agree(&self, _features: Features) {}
+
+    /// The kernel has dropped what was stale of a node; the answer that said so goes next.
+    fn dropped(&self, _node: u64) {}
 
     /// Its limits. Pages of more than a mebibyte are not answered.
     fn limits(&self) -> Limits;
@@ -54,8 +69,8 @@ pub trait FileSystem: Sync {
 
 /// Serves a file system until it is unmounted. For a process of its own that was forked for this,
 /// has one thread, lives in the host's namespaces, and ends when this returns: what it held before
-/// is closed, save `kept`. `life` is given the lowest number: it hangs up before anybody can find the
-/// file system gone, where this process ends.
+/// is closed, save `kept`. `life` hangs up before anybody can find the file system gone, where this
+/// process ends.
 ///
 /// Everything that takes time is done before `device` is called, which waits for the device of a
 /// mount that exists (see [`mount`](super::mount)). The process is confined before it answers
@@ -77,19 +92,16 @@ pub fn serve(
         error.hint("the server of a FUSE overlay needs Landlock; `--overlay kernel` does without")
     })?;
     let filter = file_system.calls(Architecture::native()).compile()?;
-    let turns = Turns::new();
-    let mut first = Worker::new(file_system, 0, &filter, &turns);
-    let workers: Vec<_> = (1..)
-        .zip(&others)
-        .map(|(rank, _)| Worker::new(file_system, rank, &filter, &turns))
-        .collect();
-    let device = device()?;
+    let shared = Shared { file_system, filter, turns: Turns::new(), notices: Notices::default() };
+    let mut first = Worker::new(&shared, 0);
+    let workers: Vec<_> = (1..).zip(&others).map(|(rank, _)| Worker::new(&shared, rank)).collect();
+    let device = Arc::new(device()?);
     thread::scope(|scope| {
         for (mut worker, other) in workers.into_iter().zip(others) {
             // Before Linux 5.12 only a process in the mount's user namespace may do this.
             let own = match fuse::clone_device(&device, &other) {
-                Ok(()) => other,
-                Err(_) => device.try_clone().during("duplicate", "the device")?,
+                Ok(()) => Arc::new(other),
+                Err(_) => Arc::clone(&device),
             };
             thread::Builder::new()
                 .name("overlay".to_owned())
@@ -98,24 +110,25 @@ pub fn serve(
                 .during("start", "a thread of the overlay's server")?;
         }
         let served = first.run(&device);
-        turns.end();
+        shared.turns.end();
         served
     })
 }
 
-/// How many threads there are to be: as many as processors that this process may run on. None is
-/// bound to one, or the servers of all boxes would meet on the same.
+/// How many threads there are to be: as many as processors that this process may run on, within
+/// bounds. None is bound to one, or the servers of all boxes would meet on the same.
 fn threads() -> Result<usize, Errno> {
     let allowed = sched_getaffinity(Pid::from_raw(0))?;
     let is_allowed = |processor: &usize| allowed.is_set(*processor).unwrap_or(false);
-    Ok((0..CpuSet::count()).filter(is_allowed).take(MOST_THREADS).count())
+    let allowed = (0..CpuSet::count()).filter(is_allowed).take(MOST_THREADS).count();
+    Ok(allowed.max(LEAST_THREADS))
 }
 
-/// Gives up what a server does not need. A process that ends closes its files in the order of their
-/// numbers, and `first` gets the lowest.
+/// Gives up what a server does not need. `life` stays open until the process ends, and is the first
+/// that it gives up then.
 pub(crate) fn give_up<'a>(
     kept: impl Iterator<Item = BorrowedFd<'a>>,
-    first: Option<OwnedFd>,
+    life: Option<OwnedFd>,
 ) -> Result<()> {
     // A caller's limit on the size of files is to stop the copy that meets it, not the server, and
     // one on processor time is the caller's own.
@@ -123,24 +136,41 @@ pub(crate) fn give_up<'a>(
     let null = fs::openat2(fs::cwd(), "/dev/null", libc::O_RDWR, 0, fs::Resolve::NoSymlinks)
         .at("open", "/dev/null")?;
     for number in 0..3 {
-        let instead = first.as_ref().filter(|_| number == 0).unwrap_or(&null);
-        clone::place_at(instead.as_fd(), number).during("leave", "the standard streams")?;
+        clone::place_at(null.as_fd(), number).during("leave", "the standard streams")?;
     }
-    drop((null, first));
+    drop(null);
     let mut numbers: Vec<i32> = kept.map(|fd| fd.as_raw_fd()).collect();
+    if let Some(life) = life {
+        let raised = clone::raise(&life, above_devices()?).during("duplicate", "a descriptor")?;
+        numbers.push(raised.into_raw_fd());
+    }
     numbers.sort_unstable();
     clone::close_all_but(&numbers).during("close", "descriptors")?;
     process::set_undumpable().during("become", "undumpable")?;
     process::set_no_new_privs().during("set", "no_new_privs")
 }
 
+/// A number above those of all devices, which are opened before any file is. A process that ends
+/// goes through its files by their numbers, but what becomes of each is put off, and done in the
+/// reverse order (task_work_run() in the kernel, since Linux 4.3).
+fn above_devices() -> Result<i32> {
+    let (soft, _) = getrlimit(Resource::RLIMIT_NOFILE).during("get", "the limit on open files")?;
+    Ok(i32::try_from(soft.saturating_sub(1)).unwrap_or(i32::MAX).min(LIFE))
+}
+
+/// What all threads have.
+struct Shared<'a, F> {
+    file_system: &'a F,
+    filter: Vec<seccomp::Instruction>,
+    turns: Turns,
+    notices: Notices,
+}
+
 /// One thread.
 struct Worker<'a, F> {
-    file_system: &'a F,
+    shared: &'a Shared<'a, F>,
     /// 0 for the first.
     rank: u32,
-    filter: &'a [seccomp::Instruction],
-    turns: &'a Turns,
     request: Vec<u8>,
     answer: Answer,
 }
@@ -161,35 +191,28 @@ enum Found {
 }
 
 impl<'a, F: FileSystem> Worker<'a, F> {
-    fn new(
-        file_system: &'a F,
-        rank: u32,
-        filter: &'a [seccomp::Instruction],
-        turns: &'a Turns,
-    ) -> Self {
+    fn new(shared: &'a Shared<'a, F>, rank: u32) -> Self {
         // The kernel wants room for the longest write with its header (`struct fuse_write_in`).
-        let max_write = file_system.limits().max_write;
+        let max_write = shared.file_system.limits().max_write;
         let longest = usize::try_from(max_write).unwrap_or(0) + REQUEST_HEADER + 40;
         Worker {
-            file_system,
+            shared,
             rank,
-            filter,
-            turns,
             request: vec![0; longest.max(MIN_REQUEST)],
             answer: Answer::new(LONGEST_ANSWER),
         }
     }
 
-    fn run(&mut self, device: &OwnedFd) -> Result<()> {
+    fn run(&mut self, device: &Arc<OwnedFd>) -> Result<()> {
         let flags = OFlag::O_RDWR | OFlag::O_NONBLOCK;
         fcntl(device, FcntlArg::F_SETFL(flags)).at("set the flags of", "/dev/fuse")?;
-        seccomp::load(self.filter).during("load", "the overlay's seccomp filter")?;
+        seccomp::load(&self.shared.filter).during("load", "the overlay's seccomp filter")?;
         if self.rank == 0 { self.lead(device) } else { self.follow(device) }
     }
 
     /// What the first thread does: reads requests, and sleeps when there are none.
-    fn lead(&mut self, device: &OwnedFd) -> Result<()> {
-        self.turns.awake(true);
+    fn lead(&mut self, device: &Arc<OwnedFd>) -> Result<()> {
+        self.shared.turns.awake(true);
         loop {
             let mut at_once = 0;
             loop {
@@ -199,24 +222,24 @@ impl<'a, F: FileSystem> Worker<'a, F> {
                     (Found::Nothing, _) => break,
                 };
                 at_once = if waited { 0 } else { at_once + 1 };
-                self.turns.begin(at_once);
+                self.shared.turns.begin(at_once);
                 let next = self.handle(device, length);
-                self.turns.done();
+                self.shared.turns.done();
                 if let Next::End = next? {
                     return Ok(());
                 }
             }
-            self.turns.awake(false);
+            self.shared.turns.awake(false);
             sleep(device, PollTimeout::NONE)?;
-            self.turns.awake(true);
+            self.shared.turns.awake(true);
         }
     }
 
     /// What the others do when they are wanted. Who stands in for the first thread looks for nothing,
     /// or the one program that there is would have to share its processor with somebody who looks.
-    fn follow(&mut self, device: &OwnedFd) -> Result<()> {
+    fn follow(&mut self, device: &Arc<OwnedFd>) -> Result<()> {
         loop {
-            let turn = self.turns.wait(self.rank);
+            let turn = self.shared.turns.wait(self.rank);
             loop {
                 let found = match turn {
                     Turn::Help => self.look(device)?.0,
@@ -229,7 +252,7 @@ impl<'a, F: FileSystem> Worker<'a, F> {
                             return Ok(());
                         }
                     }
-                    Found::Nothing if self.turns.is_late(LOOK) => {
+                    Found::Nothing if self.shared.turns.is_late(LOOK) => {
                         sleep(device, PollTimeout::from(STAND_IN))?;
                     }
                     Found::Nothing => break,
@@ -241,7 +264,7 @@ impl<'a, F: FileSystem> Worker<'a, F> {
 
     /// Looks for a request, for [`LOOK`]. Also says whether it had to wait. Whoever else wants the
     /// processor has it meanwhile: the program, above all.
-    fn look(&mut self, device: &OwnedFd) -> Result<(Found, bool)> {
+    fn look(&mut self, device: &Arc<OwnedFd>) -> Result<(Found, bool)> {
         let mut since = None;
         loop {
             let found = self.read(device)?;
@@ -254,7 +277,7 @@ impl<'a, F: FileSystem> Worker<'a, F> {
         }
     }
 
-    fn read(&mut self, device: &OwnedFd) -> Result<Found> {
+    fn read(&mut self, device: &Arc<OwnedFd>) -> Result<Found> {
         loop {
             return match read(device, &mut self.request) {
                 Ok(length) => Ok(Found::Request(length)),
@@ -268,7 +291,7 @@ impl<'a, F: FileSystem> Worker<'a, F> {
     }
 
     /// Answers the request that was read.
-    fn handle(&mut self, device: &OwnedFd, length: usize) -> Result<Next> {
+    fn handle(&mut self, device: &Arc<OwnedFd>, length: usize) -> Result<Next> {
         let bytes = self.request.get(..length).unwrap_or_default();
         self.answer.clear();
         let request = match Request::decode(bytes) {
@@ -278,19 +301,27 @@ impl<'a, F: FileSystem> Worker<'a, F> {
                 return send(device, self.answer.fail(Errno::EINVAL, unique));
             }
         };
+        let file_system = self.shared.file_system;
         if let Operation::Init(hello) = request.operation {
-            let wanted = self.file_system.features();
-            let limits = self.file_system.limits();
-            if let Err(error) = hello.welcome(wanted, limits, &mut self.answer) {
-                // Whoever uses the mount then gets ECONNREFUSED, and nobody waits.
-                send(device, self.answer.fail(Errno::EPROTO, request.unique))?;
-                return Err(error);
+            match hello.welcome(file_system.features(), file_system.limits(), &mut self.answer) {
+                Ok(agreed) => file_system.agree(agreed.unwrap_or_default()),
+                Err(error) => {
+                    // Whoever uses the mount then gets ECONNREFUSED, and nobody waits.
+                    send(device, self.answer.fail(Errno::EPROTO, request.unique))?;
+                    return Err(error);
+                }
             }
             return send(device, self.answer.finish(request.unique));
         }
         let is_answered = request.operation.is_answered();
-        match self.file_system.answer(&request, &mut self.answer) {
-            Ok(()) if is_answered => send(device, self.answer.finish(request.unique)),
+        match file_system.answer(&request, &mut self.answer) {
+            Ok(()) if is_answered => match self.answer.stale() {
+                None => send(device, self.answer.finish(request.unique)),
+                Some(stale) => {
+                    let answer = self.answer.finish(request.unique).into();
+                    self.drop_first(Notice { stale, answer, device: Arc::clone(device) })
+                }
+            },
             Err(errno)
                 if is_answered || matches!(request.operation, Operation::Interrupt { .. }) =>
             {
@@ -298,6 +329,23 @@ impl<'a, F: FileSystem> Worker<'a, F> {
             }
             _ => Ok(Next::Request),
         }
+    }
+
+    /// Answers after the kernel has dropped pages.
+    fn drop_first(&self, notice: Notice) -> Result<Next> {
+        let notices = &self.shared.notices;
+        if !notices.add(notice) {
+            return Ok(Next::Request);
+        }
+        while let Some(Notice { stale, answer, device }) = notices.next() {
+            // ENOENT: the kernel has forgotten the file, and its pages.
+            send(&device, &stale.message())?;
+            self.shared.file_system.dropped(stale.node);
+            if let Next::End = send(&device, &answer)? {
+                return Ok(Next::End);
+            }
+        }
+        Ok(Next::Request)
     }
 }
 

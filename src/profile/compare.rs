@@ -132,7 +132,8 @@ fn kind(key: &str) -> Kind {
         | "limits.processes" | "limits.cpus" => Kind::Bound,
         "limits.cpu-weight" | "limits.io-weight" => Kind::Share,
         "limits.cpuset" => Kind::Processors,
-        "identity.hostname" | "program.terminal" => Kind::Harmless,
+        // Attributes are thrown away with the box, or are not there: nothing else sees them.
+        "identity.hostname" | "program.terminal" | "root.xattrs" => Kind::Harmless,
         _ => Kind::Any,
     }
 }

@@ -99,7 +99,7 @@ fn what_cannot_be_compared_widens_both_ways() {
 }
 
 #[test]
-fn a_limit_that_is_said_may_be_what_it_is_anyway() {
+fn what_is_said_may_be_so_anyway_or_grant_nothing() {
     for (a, b) in [
         ("[limits]\nmemory = \"1g\"", "[limits]\nmemory = \"1g\"\nswap = 0"),
         ("", "[limits]\nmemory = \"unlimited\""),
@@ -108,6 +108,8 @@ fn a_limit_that_is_said_may_be_what_it_is_anyway() {
         ("[limits]\ncpus = 0", ""),
         ("[limits]\nio-weight = 100", ""),
         ("", "[limits]\nrequire = false"),
+        ("", "[root]\nxattrs = true"),
+        ("[root]\nxattrs = true", "[root]\nxattrs = false"),
     ] {
         assert_eq!(effect(a, b), [Effect::Differs], "{a} → {b}");
         assert_eq!(effect(b, a), [Effect::Differs], "{b} → {a}");

@@ -20,6 +20,7 @@ impl Profile {
             root: Root {
                 image: over.root.image.or(self.root.image),
                 overlay: over.root.overlay.or(self.root.overlay),
+                xattrs: over.root.xattrs.or(self.root.xattrs),
                 read_only: over.root.read_only.or(self.root.read_only),
                 pull: over.root.pull.or(self.root.pull),
                 scratch: over.root.scratch.or(self.root.scratch),

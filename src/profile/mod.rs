@@ -113,6 +113,9 @@ pub struct Root {
     pub pull: Option<Pull>,
     /// Which overlay assembles the layers.
     pub overlay: Option<Overlay>,
+    /// Whether files of the root have extended attributes where casemate's own server is all of it;
+    /// if not said, where a layer has some.
+    pub xattrs: Option<bool>,
     /// Whether the root is read-only (/tmp, /var/tmp, /run, /dev/shm and the home stay writable).
     pub read_only: Option<bool>,
     /// Where writes to the root go until the box ends.

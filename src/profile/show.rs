@@ -62,6 +62,7 @@ impl Profile {
             ("root.image", root.image.show()),
             ("root.pull", root.pull.show()),
             ("root.overlay", root.overlay.show()),
+            ("root.xattrs", root.xattrs.show()),
             ("root.read-only", root.read_only.show()),
             ("root.scratch", root.scratch.show()),
             ("root.scratch-size", root.scratch_size.show()),

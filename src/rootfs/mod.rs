@@ -104,6 +104,24 @@ pub fn overlay_for_many(
     }
 }
 
+/// Whether files of the root have extended attributes (`user.*`), and why. `in_layers` is whether a
+/// layer has any. overlayfs keeps them always. The kernel remembers none that a FUSE server tells, but
+/// asks for one of each file that `ls -l` shows or that is written to; if there are none at all, it
+/// asks once.
+pub fn xattrs(asked: Option<bool>, overlay: Overlay, in_layers: bool) -> (bool, &'static str) {
+    match (overlay, asked) {
+        (Overlay::Kernel | Overlay::Hybrid, Some(false)) => {
+            (true, "overlayfs always keeps them, whatever xattrs says")
+        }
+        (Overlay::Kernel | Overlay::Hybrid, _) => (true, "overlayfs always keeps them"),
+        (Overlay::Fuse, Some(asked)) => (asked, "asked for"),
+        (Overlay::Fuse, None) if in_layers => (true, "a layer has some"),
+        (Overlay::Fuse, None) => {
+            (false, "no layer has any, and it is faster without; xattrs = true keeps them")
+        }
+    }
+}
+
 fn no_fuse(overlay: Overlay, errno: i32) -> Error {
     let word = match overlay {
         Overlay::Hybrid => "hybrid",

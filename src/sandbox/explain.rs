@@ -140,6 +140,8 @@ fn root(page: &mut Page, sandbox: &Sandbox) {
             layers,
             overlay,
             overlay_why,
+            xattrs,
+            xattrs_why,
             scratch_dir,
             why,
             read_only,
@@ -148,6 +150,8 @@ fn root(page: &mut Page, sandbox: &Sandbox) {
             page.line("kind", &format!("image {name}, {} layers", layers.len()));
             page.line("digest", digest);
             page.line("overlay", &format!("{}; {overlay_why}", overlay.describe()));
+            let kept = if *xattrs { "kept" } else { "none" };
+            page.line("xattrs", &format!("{kept}; {xattrs_why}"));
             let place = scratch_dir.as_deref().map_or("memory".to_owned(), path);
             let writes = if *read_only {
                 "refused".to_owned()

@@ -111,7 +111,7 @@ pub enum Root {
         /// Its name.
         name: String,
         /// The digest of its manifest.
-        digest: String,
+        digest: Box<str>,
         /// The directory that holds the layers.
         store: Source,
         /// The layers' trees below it, lowest first.
@@ -121,6 +121,10 @@ pub enum Root {
         overlay: Overlay,
         /// Why that.
         overlay_why: Box<str>,
+        /// Whether files have extended attributes.
+        xattrs: bool,
+        /// Why they do, or not.
+        xattrs_why: &'static str,
         /// Where writes go.
         scratch: Scratch,
         /// The directory for them where that is the disk.
@@ -137,6 +141,11 @@ impl Root {
     /// True where the program can write to the root itself.
     pub fn is_writable(&self) -> bool {
         matches!(self, Root::Image { read_only: false, .. })
+    }
+
+    /// True where programs can have extended attributes on its files.
+    pub fn has_xattrs(&self) -> bool {
+        matches!(self, Root::Image { xattrs: true, .. })
     }
 
     /// What assembles it; `None` where nothing has to.

@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use nix::unistd::Pid;
 
-use super::{check, fs};
+use super::{check, check_fd, fs};
 
 /// Which side of a fork this is.
 pub enum Forked {
@@ -142,6 +142,12 @@ pub fn place_at(fd: BorrowedFd<'_>, number: i32) -> io::Result<()> {
     }
     // SAFETY: the number is one of 0 to 3, which no OwnedFd of the calling process refers to.
     check(unsafe { libc::dup2(fd.as_raw_fd(), number) })
+}
+
+/// fcntl(2) with `F_DUPFD_CLOEXEC`: the descriptor under the first free number from `least` on.
+pub fn raise(fd: &OwnedFd, least: i32) -> io::Result<OwnedFd> {
+    // SAFETY: a plain system call on a descriptor that is owned here.
+    check_fd(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_DUPFD_CLOEXEC, least) }.into())
 }
 
 /// kill(2) of the process group that the pidfd's process leads. `PIDFD_SIGNAL_PROCESS_GROUP` came

@@ -12,6 +12,7 @@ mod archive;
 #[path = "../common/mod.rs"]
 mod common;
 
+mod attributes;
 mod checks;
 mod expectations;
 mod inner;
@@ -19,5 +20,6 @@ mod layers;
 mod limits;
 mod modes;
 mod random;
+mod together;
 mod trees;
 mod work;

@@ -226,7 +226,9 @@ const LINKS: &str = "*.SymlinkLoopGlobTests.test_selflink";
 
 #[test]
 fn pythons_own_tests_of_files_pass() {
-    in_modes(
+    // Without attributes those tests that set some would be left out.
+    in_modes_with(
+        &["--xattrs"],
         |mode| {
             let numbers =
                 if mode.lists_other_numbers { format!("-i {NUMBERS}") } else { String::new() };

@@ -71,6 +71,9 @@ pub struct ImageInput {
     pub store: Source,
     /// The layers' trees below it, lowest first.
     pub layers: Vec<PathBuf>,
+    /// Whether any layer has extended attributes; `None` where that was not looked at, since nothing
+    /// depends on it.
+    pub has_xattrs: Option<bool>,
     /// The directory in which a writable layer on disk would be.
     pub scratch_dir: PathBuf,
 }

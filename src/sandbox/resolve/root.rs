@@ -36,13 +36,18 @@ pub(super) fn choose(
     } else {
         rootfs::overlay(asked, host.kernel_overlay, host.fuse)?
     };
+    // What was not looked at may be there.
+    let in_layers = image.has_xattrs.unwrap_or(true);
+    let (xattrs, xattrs_why) = rootfs::xattrs(profile.root.xattrs, overlay, in_layers);
     Ok(Root::Image {
         name: image.name.clone(),
-        digest: image.digest.clone(),
+        digest: image.digest.as_str().into(),
         store: image.store.clone(),
         layers: image.layers.clone(),
         overlay,
         overlay_why: overlay_why.into(),
+        xattrs,
+        xattrs_why,
         scratch,
         scratch_dir: on_disk.then(|| image.scratch_dir.clone()),
         why: why.into(),

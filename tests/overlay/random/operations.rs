@@ -46,6 +46,7 @@ fn not_stale<T>(act: impl Fn() -> Answer<T>) -> Answer<T> {
 struct Open {
     name: String,
     files: [File; 2],
+    readable: bool,
     writable: bool,
 }
 
@@ -191,15 +192,36 @@ impl Worker {
     fn create(&mut self) {
         let (name, exclusive, size) = (self.name(), self.below(2) == 0, self.below(9000));
         let data = self.data(size);
-        self.both(format!("create {name}, exclusive {exclusive}, {size} bytes"), |side, _| {
+        let stays_open = self.below(2) == 0;
+        let create = |side: &PathBuf| {
             let mut options = OpenOptions::new();
             options.write(true).mode(0o644);
             match exclusive {
                 true => options.create_new(true),
                 false => options.create(true).truncate(true),
             };
-            options.open(side.join(&name))?.write_all_at(&data, 0)
-        });
+            let file = options.open(side.join(&name))?;
+            file.write_all_at(&data, 0)?;
+            Ok(file)
+        };
+        let (real, mirror) = (create(&self.sides[0]), create(&self.sides[1]));
+        let files = match (&real, &mirror) {
+            (Ok(real), Ok(mirror)) => Some([real, mirror].map(|file| file.try_clone().unwrap())),
+            _ => None,
+        };
+        let what = format!("create {name}, exclusive {exclusive}, {size} bytes");
+        self.compare(what, real.map(drop), mirror.map(drop));
+        if let Some(files) = files.filter(|_| stays_open) {
+            self.keep_open(Open { name, files, readable: false, writable: true });
+        }
+    }
+
+    fn keep_open(&mut self, open: Open) {
+        if self.open.len() == OPEN {
+            let at = self.below(OPEN as u64) as usize;
+            self.open.swap_remove(at);
+        }
+        self.open.push(open);
     }
 
     fn data(&mut self, size: u64) -> Vec<u8> {
@@ -221,11 +243,7 @@ impl Worker {
         let is_file =
             self.compare(format!("open {name}, writable {writable}"), kind(real), kind(mirror));
         if let (Some(true), Some(files)) = (is_file, files) {
-            if self.open.len() == OPEN {
-                let at = self.below(OPEN as u64) as usize;
-                self.open.swap_remove(at);
-            }
-            self.open.push(Open { name, files, writable });
+            self.keep_open(Open { name, files, readable: true, writable });
         }
     }
 
@@ -306,7 +324,7 @@ impl Worker {
     /// layer before is allowed to be stale.
     fn memory(&mut self) {
         let Some((at, name)) = self.any_open() else { return };
-        if !self.open[at].writable {
+        if !self.open[at].readable || !self.open[at].writable {
             return;
         }
         let place = self.below(SIZE) as usize;
@@ -338,8 +356,15 @@ impl Worker {
         };
         let directories = is_directory(&from) || is_directory(&to);
         let real = not_stale(|| rename(&self.sides[0]));
-        let across = real.as_ref().err().and_then(io::Error::raw_os_error) == Some(libc::EXDEV);
-        if across && directories && self.keeps_lower_directories {
+        let refused = real.as_ref().err().and_then(io::Error::raw_os_error);
+        let is_kept = match refused {
+            Some(libc::EXDEV) => directories,
+            // The kernel's overlayfs refuses some exchanges for good, on Linux 6.18 (seed 229470,
+            // operation 477 of the first thread), and has done nothing then.
+            Some(libc::ESTALE) => true,
+            _ => false,
+        };
+        if is_kept && self.keeps_lower_directories {
             return;
         }
         let mirror = rename(&self.sides[1]);

@@ -1,0 +1,117 @@
+//! What one program writes while others read it: they see what was there before or after each write,
+//! and never what was not written.
+
+use std::time::Duration;
+
+use crate::common::{Image, Run, image, user};
+use crate::modes::at_work;
+
+/// Records that tell their place are added to a file, and a number grows in another one, through a
+/// descriptor that was made for writing only. Readers look all the time, by read(2) and in memory.
+const SCRIPT: &str = r#"
+import mmap, os, struct, time
+SECONDS = 1.5
+def record(n): return struct.pack('<Q', n) * 8
+def make(name): return os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644), os.open(name, os.O_RDONLY)
+def child(work):
+    pid = os.fork()
+    if pid == 0:
+        end, n = time.monotonic() + SECONDS, 0
+        while time.monotonic() < end: work(n); n += 1
+        os._exit(0)
+    return lambda: os.waitpid(pid, os.WNOHANG)[0] != 0
+
+write, read = make('added')
+ended = child(lambda n: os.write(write, record(n)))
+wrong = 0
+while True:
+    last = ended()
+    size = os.fstat(read).st_size
+    start = max(0, size - 8192) // 64 * 64
+    data = os.pread(read, size - start, start)
+    wrong += sum(data[at:at + 64] != record((start + at) // 64) for at in range(0, len(data), 64))
+    if last: break
+data = os.pread(read, 1 << 30, 0)
+print('added', wrong, data == b''.join(map(record, range(len(data) // 64))), len(data) > 64)
+
+for kind in ['read', 'mapped']:
+    write, read = make(kind)
+    os.write(write, bytes(4096))
+    pages = mmap.mmap(read, 4096, prot=mmap.PROT_READ) if kind == 'mapped' else None
+    said = mmap.mmap(-1, 8)
+    def grow(n):
+        os.pwrite(write, struct.pack('<Q', n + 1), 1000)
+        said[:8] = struct.pack('<Q', n + 1)
+    ended = child(grow)
+    stale = backwards = looks = before = 0
+    while True:
+        last = ended()
+        least = struct.unpack('<Q', said[:8])[0]
+        seen = struct.unpack('<Q', pages[1000:1008] if pages else os.pread(read, 8, 1000))[0]
+        stale += seen < least; backwards += seen < before; before = seen; looks += 1
+        if looks % 3 == 0: os.posix_fadvise(read, 0, 0, os.POSIX_FADV_DONTNEED)
+        if last: break
+    print(kind, stale, backwards, before > 0)
+"#;
+
+const EXPECTED: &str = "added 0 True True\nread 0 0 True\nmapped 0 0 True\n";
+
+#[test]
+fn readers_see_what_was_written_in_every_mode() {
+    let name = image(Image::Tools);
+    for mode in at_work() {
+        let run = mode.run(&name, &["-w", "/tmp"]);
+        let run = run.args([
+            "sh",
+            "-c",
+            "mkdir /var/tmp/d && cd /var/tmp/d && exec python3 -c \"$0\"",
+            SCRIPT,
+        ]);
+        let output = run.timeout(Duration::from_secs(60)).output();
+        assert_eq!(output.code(), Some(0), "{}: {}{}", mode.name, output.out(), output.err());
+        assert_eq!(output.out(), EXPECTED, "{}", mode.name);
+    }
+}
+
+/// The server tells the kernel to drop pages that others are reading just then, which waits for them:
+/// somebody has to be left to answer.
+#[test]
+fn a_server_on_one_processor_does_not_wait_for_itself() {
+    let run = Run::new("taskset")
+        .args(["-c", "0"])
+        .arg(user().casemate())
+        .args(["run", "--overlay", "fuse", "--image", &image(Image::Tools), "--"])
+        .args(["sh", "-c", "mkdir /var/tmp/d && cd /var/tmp/d && exec python3 -c \"$0\"", SCRIPT])
+        .with_fuse();
+    let output = run.timeout(Duration::from_secs(60)).output();
+    assert_eq!(output.out(), EXPECTED, "{}", output.err());
+}
+
+/// A write takes setuid and setgid away, as others see at once.
+#[test]
+fn a_write_takes_setuid_away() {
+    let script = r#"
+import os, shutil
+write = os.open('file', os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o755)
+os.write(write, b'first')
+os.chmod('file', 0o6755); before = os.stat('file').st_mode
+os.write(write, b'second'); after = os.stat('file').st_mode
+print(oct(before & 0o7777), oct(after & 0o7777))
+shutil.copyfile('/usr/bin/env', 'copy')
+print(open('copy', 'rb').read() == open('/usr/bin/env', 'rb').read())
+os.ftruncate(write, 3); os.write(write, b'!')
+print(open('file', 'rb').read())
+"#;
+    let name = image(Image::Tools);
+    for mode in at_work().filter(|mode| mode.has_own_modes) {
+        let run = mode.run(&name, &[]).args([
+            "sh",
+            "-c",
+            "cd /var/tmp && exec python3 -c \"$0\"",
+            script,
+        ]);
+        let output = run.timeout(Duration::from_secs(60)).output();
+        let expected = "0o6755 0o755\nTrue\nb'fir\\x00\\x00\\x00\\x00\\x00\\x00\\x00\\x00!'\n";
+        assert_eq!(output.out(), expected, "{}: {}", mode.name, output.err());
+    }
+}
