@@ -9,7 +9,6 @@ mod common;
 mod files;
 mod lowers;
 mod mount;
-mod notices;
 mod owners;
 mod readonly;
 mod server;

@@ -1,7 +1,6 @@
 //! The process that serves: confined, as many threads as processors, one request after the other.
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, IntoRawFd, OwnedFd};
-use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -9,10 +8,8 @@ use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sched::{CpuSet, sched_getaffinity};
-use nix::sys::resource::{Resource, getrlimit};
 use nix::unistd::{Pid, read, write};
 
-use super::notices::{Notice, Notices};
 use super::turns::{Turn, Turns};
 use super::wire::{Answer, Features, Limits, MIN_REQUEST, Operation, REQUEST_HEADER, Request};
 use crate::confine::landlock::{self, Access};
@@ -22,9 +19,6 @@ use crate::sys::{clone, fs, fuse, process, seccomp};
 
 /// More threads than this were of no use.
 const MOST_THREADS: usize = 4;
-
-/// One may have to wait for what another one answers (see [`super::notices`]).
-const LEAST_THREADS: usize = 2;
 
 /// The longest answer: what a read of [`Limits::pages`] gives.
 const LONGEST_ANSWER: usize = 1 << 20;
@@ -36,8 +30,9 @@ const LOOK: Duration = Duration::from_micros(50);
 /// in milliseconds.
 const STAND_IN: u8 = 2;
 
-/// The number of the descriptor that hangs up when a server ends, where the limit allows it.
-const LIFE: i32 = 255;
+/// More than the descriptors that are opened after [`give_up`] and before any file is: the devices,
+/// and the one of the ruleset of Landlock.
+const DEVICES: i32 = 16;
 
 /// A thread's stack in bytes. Nothing here goes deep.
 const STACK: usize = 256 << 10;
@@ -46,12 +41,6 @@ const STACK: usize = 256 << 10;
 pub trait FileSystem: Sync {
     /// What it wants of the kernel, where it has it.
     fn features(&self) -> Features;
-
-    /// Those of them that the kernel has. Called before anything is asked.
-    fn agree(&self, _features: Features) {}
-
-    /// The kernel has dropped what was stale of a node; the answer that said so goes next.
-    fn dropped(&self, _node: u64) {}
 
     /// Its limits. Pages of more than a mebibyte are not answered.
     fn limits(&self) -> Limits;
@@ -92,16 +81,19 @@ pub fn serve(
         error.hint("the server of a FUSE overlay needs Landlock; `--overlay kernel` does without")
     })?;
     let filter = file_system.calls(Architecture::native()).compile()?;
-    let shared = Shared { file_system, filter, turns: Turns::new(), notices: Notices::default() };
-    let mut first = Worker::new(&shared, 0);
-    let workers: Vec<_> = (1..).zip(&others).map(|(rank, _)| Worker::new(&shared, rank)).collect();
-    let device = Arc::new(device()?);
+    let turns = Turns::new();
+    let mut first = Worker::new(file_system, 0, &filter, &turns);
+    let workers: Vec<_> = (1..)
+        .zip(&others)
+        .map(|(rank, _)| Worker::new(file_system, rank, &filter, &turns))
+        .collect();
+    let device = device()?;
     thread::scope(|scope| {
         for (mut worker, other) in workers.into_iter().zip(others) {
             // Before Linux 5.12 only a process in the mount's user namespace may do this.
             let own = match fuse::clone_device(&device, &other) {
-                Ok(()) => Arc::new(other),
-                Err(_) => Arc::clone(&device),
+                Ok(()) => other,
+                Err(_) => device.try_clone().during("duplicate", "the device")?,
             };
             thread::Builder::new()
                 .name("overlay".to_owned())
@@ -110,22 +102,23 @@ pub fn serve(
                 .during("start", "a thread of the overlay's server")?;
         }
         let served = first.run(&device);
-        shared.turns.end();
+        turns.end();
         served
     })
 }
 
-/// How many threads there are to be: as many as processors that this process may run on, within
-/// bounds. None is bound to one, or the servers of all boxes would meet on the same.
+/// How many threads there are to be: as many as processors that this process may run on. None is
+/// bound to one, or the servers of all boxes would meet on the same.
 fn threads() -> Result<usize, Errno> {
     let allowed = sched_getaffinity(Pid::from_raw(0))?;
     let is_allowed = |processor: &usize| allowed.is_set(*processor).unwrap_or(false);
-    let allowed = (0..CpuSet::count()).filter(is_allowed).take(MOST_THREADS).count();
-    Ok(allowed.max(LEAST_THREADS))
+    Ok((0..CpuSet::count()).filter(is_allowed).take(MOST_THREADS).count())
 }
 
 /// Gives up what a server does not need. `life` stays open until the process ends, and is the first
-/// that it gives up then.
+/// that it gives up then: a process that ends goes through its files by their numbers, but what
+/// becomes of each is put off, and done in the reverse order (task_work_run() in the kernel, since
+/// Linux 4.3).
 pub(crate) fn give_up<'a>(
     kept: impl Iterator<Item = BorrowedFd<'a>>,
     life: Option<OwnedFd>,
@@ -140,37 +133,25 @@ pub(crate) fn give_up<'a>(
     }
     drop(null);
     let mut numbers: Vec<i32> = kept.map(|fd| fd.as_raw_fd()).collect();
+    numbers.sort_unstable();
     if let Some(life) = life {
-        let raised = clone::raise(&life, above_devices()?).during("duplicate", "a descriptor")?;
+        // Above the devices, which are opened next, each under the lowest number that is free.
+        let least = numbers.last().map_or(3, |last| last + 1) + DEVICES;
+        let raised = clone::raise(&life, least).during("duplicate", "a descriptor")?;
         numbers.push(raised.into_raw_fd());
     }
-    numbers.sort_unstable();
     clone::close_all_but(&numbers).during("close", "descriptors")?;
     process::set_undumpable().during("become", "undumpable")?;
     process::set_no_new_privs().during("set", "no_new_privs")
 }
 
-/// A number above those of all devices, which are opened before any file is. A process that ends
-/// goes through its files by their numbers, but what becomes of each is put off, and done in the
-/// reverse order (task_work_run() in the kernel, since Linux 4.3).
-fn above_devices() -> Result<i32> {
-    let (soft, _) = getrlimit(Resource::RLIMIT_NOFILE).during("get", "the limit on open files")?;
-    Ok(i32::try_from(soft.saturating_sub(1)).unwrap_or(i32::MAX).min(LIFE))
-}
-
-/// What all threads have.
-struct Shared<'a, F> {
-    file_system: &'a F,
-    filter: Vec<seccomp::Instruction>,
-    turns: Turns,
-    notices: Notices,
-}
-
 /// One thread.
 struct Worker<'a, F> {
-    shared: &'a Shared<'a, F>,
+    file_system: &'a F,
     /// 0 for the first.
     rank: u32,
+    filter: &'a [seccomp::Instruction],
+    turns: &'a Turns,
     request: Vec<u8>,
     answer: Answer,
 }
@@ -191,28 +172,35 @@ enum Found {
 }
 
 impl<'a, F: FileSystem> Worker<'a, F> {
-    fn new(shared: &'a Shared<'a, F>, rank: u32) -> Self {
+    fn new(
+        file_system: &'a F,
+        rank: u32,
+        filter: &'a [seccomp::Instruction],
+        turns: &'a Turns,
+    ) -> Self {
         // The kernel wants room for the longest write with its header (`struct fuse_write_in`).
-        let max_write = shared.file_system.limits().max_write;
+        let max_write = file_system.limits().max_write;
         let longest = usize::try_from(max_write).unwrap_or(0) + REQUEST_HEADER + 40;
         Worker {
-            shared,
+            file_system,
             rank,
+            filter,
+            turns,
             request: vec![0; longest.max(MIN_REQUEST)],
             answer: Answer::new(LONGEST_ANSWER),
         }
     }
 
-    fn run(&mut self, device: &Arc<OwnedFd>) -> Result<()> {
+    fn run(&mut self, device: &OwnedFd) -> Result<()> {
         let flags = OFlag::O_RDWR | OFlag::O_NONBLOCK;
         fcntl(device, FcntlArg::F_SETFL(flags)).at("set the flags of", "/dev/fuse")?;
-        seccomp::load(&self.shared.filter).during("load", "the overlay's seccomp filter")?;
+        seccomp::load(self.filter).during("load", "the overlay's seccomp filter")?;
         if self.rank == 0 { self.lead(device) } else { self.follow(device) }
     }
 
     /// What the first thread does: reads requests, and sleeps when there are none.
-    fn lead(&mut self, device: &Arc<OwnedFd>) -> Result<()> {
-        self.shared.turns.awake(true);
+    fn lead(&mut self, device: &OwnedFd) -> Result<()> {
+        self.turns.awake(true);
         loop {
             let mut at_once = 0;
             loop {
@@ -222,24 +210,24 @@ impl<'a, F: FileSystem> Worker<'a, F> {
                     (Found::Nothing, _) => break,
                 };
                 at_once = if waited { 0 } else { at_once + 1 };
-                self.shared.turns.begin(at_once);
+                self.turns.begin(at_once);
                 let next = self.handle(device, length);
-                self.shared.turns.done();
+                self.turns.done();
                 if let Next::End = next? {
                     return Ok(());
                 }
             }
-            self.shared.turns.awake(false);
+            self.turns.awake(false);
             sleep(device, PollTimeout::NONE)?;
-            self.shared.turns.awake(true);
+            self.turns.awake(true);
         }
     }
 
     /// What the others do when they are wanted. Who stands in for the first thread looks for nothing,
     /// or the one program that there is would have to share its processor with somebody who looks.
-    fn follow(&mut self, device: &Arc<OwnedFd>) -> Result<()> {
+    fn follow(&mut self, device: &OwnedFd) -> Result<()> {
         loop {
-            let turn = self.shared.turns.wait(self.rank);
+            let turn = self.turns.wait(self.rank);
             loop {
                 let found = match turn {
                     Turn::Help => self.look(device)?.0,
@@ -252,7 +240,7 @@ impl<'a, F: FileSystem> Worker<'a, F> {
                             return Ok(());
                         }
                     }
-                    Found::Nothing if self.shared.turns.is_late(LOOK) => {
+                    Found::Nothing if self.turns.is_late(LOOK) => {
                         sleep(device, PollTimeout::from(STAND_IN))?;
                     }
                     Found::Nothing => break,
@@ -264,7 +252,7 @@ impl<'a, F: FileSystem> Worker<'a, F> {
 
     /// Looks for a request, for [`LOOK`]. Also says whether it had to wait. Whoever else wants the
     /// processor has it meanwhile: the program, above all.
-    fn look(&mut self, device: &Arc<OwnedFd>) -> Result<(Found, bool)> {
+    fn look(&mut self, device: &OwnedFd) -> Result<(Found, bool)> {
         let mut since = None;
         loop {
             let found = self.read(device)?;
@@ -277,7 +265,7 @@ impl<'a, F: FileSystem> Worker<'a, F> {
         }
     }
 
-    fn read(&mut self, device: &Arc<OwnedFd>) -> Result<Found> {
+    fn read(&mut self, device: &OwnedFd) -> Result<Found> {
         loop {
             return match read(device, &mut self.request) {
                 Ok(length) => Ok(Found::Request(length)),
@@ -291,7 +279,7 @@ impl<'a, F: FileSystem> Worker<'a, F> {
     }
 
     /// Answers the request that was read.
-    fn handle(&mut self, device: &Arc<OwnedFd>, length: usize) -> Result<Next> {
+    fn handle(&mut self, device: &OwnedFd, length: usize) -> Result<Next> {
         let bytes = self.request.get(..length).unwrap_or_default();
         self.answer.clear();
         let request = match Request::decode(bytes) {
@@ -301,27 +289,19 @@ impl<'a, F: FileSystem> Worker<'a, F> {
                 return send(device, self.answer.fail(Errno::EINVAL, unique));
             }
         };
-        let file_system = self.shared.file_system;
         if let Operation::Init(hello) = request.operation {
-            match hello.welcome(file_system.features(), file_system.limits(), &mut self.answer) {
-                Ok(agreed) => file_system.agree(agreed.unwrap_or_default()),
-                Err(error) => {
-                    // Whoever uses the mount then gets ECONNREFUSED, and nobody waits.
-                    send(device, self.answer.fail(Errno::EPROTO, request.unique))?;
-                    return Err(error);
-                }
+            let wanted = self.file_system.features();
+            let limits = self.file_system.limits();
+            if let Err(error) = hello.welcome(wanted, limits, &mut self.answer) {
+                // Whoever uses the mount then gets ECONNREFUSED, and nobody waits.
+                send(device, self.answer.fail(Errno::EPROTO, request.unique))?;
+                return Err(error);
             }
             return send(device, self.answer.finish(request.unique));
         }
         let is_answered = request.operation.is_answered();
-        match file_system.answer(&request, &mut self.answer) {
-            Ok(()) if is_answered => match self.answer.stale() {
-                None => send(device, self.answer.finish(request.unique)),
-                Some(stale) => {
-                    let answer = self.answer.finish(request.unique).into();
-                    self.drop_first(Notice { stale, answer, device: Arc::clone(device) })
-                }
-            },
+        match self.file_system.answer(&request, &mut self.answer) {
+            Ok(()) if is_answered => send(device, self.answer.finish(request.unique)),
             Err(errno)
                 if is_answered || matches!(request.operation, Operation::Interrupt { .. }) =>
             {
@@ -329,23 +309,6 @@ impl<'a, F: FileSystem> Worker<'a, F> {
             }
             _ => Ok(Next::Request),
         }
-    }
-
-    /// Answers after the kernel has dropped pages.
-    fn drop_first(&self, notice: Notice) -> Result<Next> {
-        let notices = &self.shared.notices;
-        if !notices.add(notice) {
-            return Ok(Next::Request);
-        }
-        while let Some(Notice { stale, answer, device }) = notices.next() {
-            // ENOENT: the kernel has forgotten the file, and its pages.
-            send(&device, &stale.message())?;
-            self.shared.file_system.dropped(stale.node);
-            if let Next::End = send(&device, &answer)? {
-                return Ok(Next::End);
-            }
-        }
-        Ok(Next::Request)
     }
 }
 

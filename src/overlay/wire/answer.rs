@@ -3,7 +3,6 @@
 use nix::errno::Errno;
 
 use super::ANSWER_HEADER;
-use super::stale::Stale;
 
 /// How long the kernel may go on using what it was told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -121,30 +120,18 @@ pub struct Statistics {
 pub struct Answer {
     buffer: Box<[u8]>,
     length: usize,
-    stale: Option<Stale>,
 }
 
 impl Answer {
     /// One with room for `capacity` bytes after the header. Memory is used as it is written to.
     pub fn new(capacity: usize) -> Self {
         let buffer = vec![0; ANSWER_HEADER.saturating_add(capacity)].into_boxed_slice();
-        Answer { buffer, length: ANSWER_HEADER, stale: None }
+        Answer { buffer, length: ANSWER_HEADER }
     }
 
     /// Begins the next answer, which is empty.
     pub fn clear(&mut self) {
         self.length = ANSWER_HEADER;
-        self.stale = None;
-    }
-
-    /// Says what the kernel is to drop before it gets this answer.
-    pub fn drop_first(&mut self, stale: Stale) {
-        self.stale = Some(stale);
-    }
-
-    /// What the kernel is to drop before it gets this answer.
-    pub fn stale(&self) -> Option<Stale> {
-        self.stale
     }
 
     /// How many bytes there are after the header.

@@ -64,9 +64,6 @@ impl Features {
     pub const EXPLICIT_INVAL_DATA: Features = Features(1 << 25);
     /// The server drops setuid and setgid bits where a write must.
     pub const HANDLE_KILLPRIV_V2: Features = Features(1 << 28);
-    /// Pages that were changed through a mapping go to the server before a write that passes by the
-    /// page cache; Linux 6.6. Those of the same place are dropped before such a write since then.
-    pub const DIRECT_IO_ALLOW_MMAP: Features = Features(1 << 36);
     /// More than 32 features.
     const INIT_EXT: Features = Features(1 << 30);
 

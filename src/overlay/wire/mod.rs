@@ -9,14 +9,12 @@ mod answer;
 mod fields;
 mod init;
 mod request;
-mod stale;
 
 pub use answer::{Answer, Attributes, Entry, Listing, Statistics, Timeout, Times};
 pub use init::{Features, Hello, Limits, MINOR};
 pub use request::{
     Change, Forgets, Malformed, Open, Operation, Range, Request, SetTime, Transfer, is_name,
 };
-pub use stale::Stale;
 
 /// The node id of the root (`FUSE_ROOT_ID`).
 pub const ROOT: u64 = 1;

@@ -160,17 +160,16 @@ impl Writable {
         Ok(())
     }
 
-    /// Drops setuid and setgid, where a write must, and says whether there were any.
-    pub(super) fn drop_setid(&self, id: u64) -> Result<bool, Errno> {
+    /// Drops setuid and setgid, where a write must.
+    pub(super) fn drop_setid(&self, id: u64) -> Result<(), Errno> {
         let has_setid = |view: &View| view.kept.is_some_and(|kept| kept.mode & 0o6000 != 0);
         if !has_setid(&self.table().view(id)?) {
-            return Ok(false);
+            return Ok(());
         }
         let _held = self.busy.take(&[id]);
         // Its mode may have been changed meanwhile.
         let view = self.table().view(id)?;
-        self.set_owner_and_mode(id, &view, &Change::default(), true)?;
-        Ok(true)
+        self.set_owner_and_mode(id, &view, &Change::default(), true)
     }
 
     pub(super) fn set_xattr(

@@ -258,11 +258,7 @@ impl Writable {
                     None => self.stat(id)?,
                 };
                 let count = u32::try_from(found.st_nlink).unwrap_or(u32::MAX);
-                let mut shown = self.shown(&view, &found, links(count));
-                // After the file was asked: a write may have begun meanwhile.
-                let size = self.table().size_before(id);
-                shown.size = size.map_or(shown.size, |before| before.min(shown.size));
-                Ok(shown)
+                Ok(self.shown(&view, &found, links(count)))
             }
             (None, Some(lower)) => {
                 let mut shown = show(&self.lowers.attributes(lower)?, view.number, self.owners);

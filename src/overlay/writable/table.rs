@@ -65,8 +65,6 @@ struct Node {
     lookups: u64,
     /// How many names of others are in it.
     children: u32,
-    /// The kernel may have pages of it that it has read here.
-    was_read: bool,
 }
 
 /// A file of the layers with several names, of which something was changed.
@@ -94,8 +92,6 @@ pub(super) struct Table {
     /// What files and renamed directories in the upper directory were in the layers.
     origins: HashMap<u64, Id>,
     shared: HashMap<Id, Shared>,
-    /// How long files were before the writes that are under way.
-    growing: HashMap<u64, u64>,
     next: u64,
     pins: usize,
     /// The most descriptors that are kept for files without a name.
@@ -110,7 +106,6 @@ impl Table {
             by_lower: HashMap::new(),
             origins: HashMap::new(),
             shared: HashMap::new(),
-            growing: HashMap::new(),
             next: ROOT + 1,
             pins: 0,
             most_pins,
@@ -126,40 +121,12 @@ impl Table {
         if let Some(origin) = view.origin.or(view.lower) {
             self.by_lower.insert(origin, id);
         }
-        let node =
-            Node { view, names: Vec::new(), pin: None, lookups: 1, children: 0, was_read: false };
+        let node = Node { view, names: Vec::new(), pin: None, lookups: 1, children: 0 };
         self.nodes.insert(id, node);
     }
 
     pub(super) fn view(&self, id: u64) -> Result<View, Errno> {
         self.nodes.get(&id).map(|node| node.view).ok_or(Errno::ESTALE)
-    }
-
-    /// What a node is, which the kernel is going to have pages of.
-    pub(super) fn view_to_read(&mut self, id: u64) -> Result<View, Errno> {
-        let node = self.nodes.get_mut(&id).ok_or(Errno::ESTALE)?;
-        node.was_read = true;
-        Ok(node.view)
-    }
-
-    /// Whether the kernel may have pages of it that were read here.
-    pub(super) fn was_read(&self, id: u64) -> bool {
-        self.nodes.get(&id).is_some_and(|node| node.was_read)
-    }
-
-    /// Notes how long a file is before it is written to.
-    pub(super) fn set_growing(&mut self, id: u64, size: u64) {
-        self.growing.insert(id, size);
-    }
-
-    /// Nothing is left to do for that write.
-    pub(super) fn set_grown(&mut self, id: u64) {
-        self.growing.remove(&id);
-    }
-
-    /// How long a file was before a write that is under way.
-    pub(super) fn size_before(&self, id: u64) -> Option<u64> {
-        self.growing.get(&id).copied()
     }
 
     pub(super) fn change(&mut self, id: u64, change: impl FnOnce(&mut View)) {
