@@ -37,7 +37,7 @@ const PRELUDE: &str = r#"
     fill() { dd if=/dev/zero of=/work/big bs=1M count=1024; }
 "#;
 
-/// The jobs in one new mount, in this order.
+/// The jobs in one new mount, in this order. Small files are those of at most 64 KiB.
 const WARM: &str = r#"
     job 'find and stat, first' look
     job 'find and stat, warm' look
@@ -54,7 +54,12 @@ const WARM: &str = r#"
         tar --null -cf /work/some.tar -T - 2>/dev/null
     job 'untar 21,800 files' tar --no-same-owner -xf /work/some.tar -C /work/one
     job 'cp -r of them' cp -r /work/one /work/two
-    job 'rm -rf of them' rm -rf /work/two
+    mkdir /work/small
+    find /usr -type f -size -65k -print0 | sort -z | head -z -n 21800 |
+        tar --null -cf /work/some.tar -T - 2>/dev/null
+    job 'untar 21,800 small files' tar --no-same-owner -xf /work/some.tar -C /work/small
+    job 'cp -r of the small ones' cp -r /work/small /work/copied
+    job 'rm -rf of the 21,800' rm -rf /work/two
     job 'rm -rf of the image' rm -rf /usr/lib/python3 /usr/share
 "#;
 
