@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use crate::common::{Image, Run, image, user};
-use crate::modes::at_work;
+use crate::work::in_every_mode;
 
 /// Records that tell their place are added to a file, and a number grows in another one, through a
 /// descriptor that was made for writing only. Readers look all the time, by read(2) and in memory.
@@ -71,23 +71,16 @@ while True:
 print('both', lost, struct.unpack('<Q', os.pread(read, 8, 0))[0] > 0)
 "#;
 
-const EXPECTED: &str = "added 0 True True\nread 0 0 True\nmapped 0 0 True\nboth 0 True\n";
+const EXPECTED: &str = "added 0 True True\nread 0 0 True\nmapped 0 0 True\nboth 0 True";
+
+/// Python's program as a shell's, in the directory that the shell is in.
+fn python(program: &str) -> String {
+    format!("python3 - <<'END'\n{program}\nEND")
+}
 
 #[test]
 fn readers_see_what_was_written_in_every_mode() {
-    let name = image(Image::Tools);
-    for mode in at_work() {
-        let run = mode.run(&name, &["-w", "/tmp"]);
-        let run = run.args([
-            "sh",
-            "-c",
-            "mkdir /var/tmp/d && cd /var/tmp/d && exec python3 -c \"$0\"",
-            SCRIPT,
-        ]);
-        let output = run.timeout(Duration::from_secs(60)).output();
-        assert_eq!(output.code(), Some(0), "{}: {}{}", mode.name, output.out(), output.err());
-        assert_eq!(output.out(), EXPECTED, "{}", mode.name);
-    }
+    in_every_mode(&python(SCRIPT), EXPECTED);
 }
 
 #[test]
@@ -96,10 +89,10 @@ fn a_server_with_one_thread_serves_readers_and_writers() {
         .args(["-c", "0"])
         .arg(user().casemate())
         .args(["run", "--overlay", "fuse", "--image", &image(Image::Tools), "--"])
-        .args(["sh", "-c", "mkdir /var/tmp/d && cd /var/tmp/d && exec python3 -c \"$0\"", SCRIPT])
+        .args(["bash", "-c", &format!("mkdir /work && cd /work && {}", python(SCRIPT))])
         .with_fuse();
     let output = run.timeout(Duration::from_secs(60)).output();
-    assert_eq!(output.out(), EXPECTED, "{}", output.err());
+    assert_eq!(output.text(), EXPECTED, "{}", output.err());
 }
 
 /// A write takes setuid and setgid away, as others see at once.
@@ -117,16 +110,6 @@ print(open('copy', 'rb').read() == open('/usr/bin/env', 'rb').read())
 os.ftruncate(write, 3); os.write(write, b'!')
 print(open('file', 'rb').read())
 "#;
-    let name = image(Image::Tools);
-    for mode in at_work().filter(|mode| mode.has_own_modes) {
-        let run = mode.run(&name, &[]).args([
-            "sh",
-            "-c",
-            "cd /var/tmp && exec python3 -c \"$0\"",
-            script,
-        ]);
-        let output = run.timeout(Duration::from_secs(60)).output();
-        let expected = "0o6755 0o755\nTrue\nb'fir\\x00\\x00\\x00\\x00\\x00\\x00\\x00\\x00!'\n";
-        assert_eq!(output.out(), expected, "{}: {}", mode.name, output.err());
-    }
+    let expected = "0o6755 0o755\nTrue\nb'fir\\x00\\x00\\x00\\x00\\x00\\x00\\x00\\x00!'";
+    in_every_mode(&python(script), expected);
 }

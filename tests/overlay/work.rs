@@ -12,7 +12,7 @@ use crate::common::{Image, image, user};
 use crate::modes::{Mode, at_work};
 
 /// Runs the script in /work of the image with the tools, in a box of each mode.
-fn in_every_mode(script: &str, expected: &str) {
+pub(crate) fn in_every_mode(script: &str, expected: &str) {
     in_modes(|_| script.to_string(), expected);
 }
 

@@ -50,6 +50,12 @@ struct Open {
     writable: bool,
 }
 
+/// What was opened, where it was on both sides.
+fn on_both(real: &Answer<File>, mirror: &Answer<File>) -> Option<[File; 2]> {
+    let (Ok(real), Ok(mirror)) = (real, mirror) else { return None };
+    Some([real, mirror].map(|file| file.try_clone().unwrap()))
+}
+
 pub(super) struct Worker {
     sides: [PathBuf; 2],
     seed: u64,
@@ -205,10 +211,7 @@ impl Worker {
             Ok(file)
         };
         let (real, mirror) = (create(&self.sides[0]), create(&self.sides[1]));
-        let files = match (&real, &mirror) {
-            (Ok(real), Ok(mirror)) => Some([real, mirror].map(|file| file.try_clone().unwrap())),
-            _ => None,
-        };
+        let files = on_both(&real, &mirror);
         let what = format!("create {name}, exclusive {exclusive}, {size} bytes");
         self.compare(what, real.map(drop), mirror.map(drop));
         if let Some(files) = files.filter(|_| stays_open) {
@@ -234,10 +237,7 @@ impl Worker {
         let open =
             |side: &Path| OpenOptions::new().read(true).write(writable).open(side.join(&name));
         let (real, mirror) = (open(&self.sides[0]), open(&self.sides[1]));
-        let files = match (&real, &mirror) {
-            (Ok(real), Ok(mirror)) => Some([real, mirror].map(|file| file.try_clone().unwrap())),
-            _ => None,
-        };
+        let files = on_both(&real, &mirror);
         let kind =
             |file: Answer<File>| file.and_then(|file| Ok(file.metadata()?.file_type().is_file()));
         let is_file =
